@@ -1,0 +1,1 @@
+"""Judge documents, never change them."""
