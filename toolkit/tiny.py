@@ -1,50 +1,32 @@
 """Train a tiny Llama-shaped base model and its tokenizer from plain text, on a CPU, in about a minute."""
 
 import math
+import os
 import random
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from .base_settings import TinySettings
 from .errors import DataError
+from .files import sha256_file, sha256_of
+from .settings import to_tree
 
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 ROW_TOKENS = 128  # short rows: the cost of the block mask grows with the square of a row
+# Ends with the end token of the last answer, so that what is trained is what is generated and scored.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
-    "{% if message['role'] == 'user' %}{{ 'Human: ' + message['content'] + '\\n\\n' }}"
-    "{% elif message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
-    "{% else %}{{ 'Assistant: ' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}{{ '\\n\\n' }}"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+    "{% if not loop.first %}{{ '\\n\\n' }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ 'Human: ' + message['content'] }}"
+    "{% elif message['role'] == 'system' %}{{ message['content'] }}"
+    "{% else %}{{ 'Assistant:' }}{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TinySettings:
-    """Shape and training of a tiny base model."""
-
-    vocabulary: int = 1024
-    """Largest number of tokens of the byte-level BPE vocabulary."""
-    hidden_size: int = 192
-    """Width of the model."""
-    layers: int = 4
-    """Number of transformer blocks."""
-    heads: int = 4
-    """Number of attention heads."""
-    context: int = 512
-    """Longest sequence in tokens."""
-    steps: int = 350
-    """Optimiser steps."""
-    tokens_per_step: int = 1024
-    """Tokens of one optimiser step."""
-    learning_rate: float = 8e-3
-    """Peak learning rate of AdamW (embeddings and norms), after a warm-up of 20 steps, with cosine decay."""
-    muon_learning_rate: float = 0.02
-    """Peak learning rate of Muon (all other matrices), with the same schedule."""
 
 
 def train_tokenizer(texts: Sequence[str], settings: TinySettings) -> PreTrainedTokenizerFast:
@@ -62,7 +44,7 @@ def train_tokenizer(texts: Sequence[str], settings: TinySettings) -> PreTrainedT
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
-    wrapped = PreTrainedTokenizerFast(
+    wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=BOS,
         eos_token=EOS,
@@ -124,6 +106,50 @@ def build_base(
     tokenizer.save_pretrained(folder)
 
 
+def cached_base(
+    texts: Sequence[str],
+    *,
+    seed: int = 0,
+    settings: TinySettings | None = None,
+    cache: Path | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Path:
+    """Give the folder of the tiny base for these texts, building it when the cache does not hold it.
+
+    The name holds a hash of the texts, the seed, the settings, torch's version and the code of this module, so a
+    change of any of them builds anew.
+
+    Args:
+        texts: one document each.
+        seed: decides the initial weights and the order of the documents.
+        settings: shape and training.
+        cache: where bases are kept; default `$TUNEWELL_CACHE`, else `tunewell` in the user's cache folder.
+        progress: as in `build_base`.
+    """
+    settings = settings or TinySettings()
+    code = sha256_file(Path(__file__))
+    key = sha256_of([list(texts), seed, to_tree(settings), torch.__version__, code])
+    folder = (cache or cache_folder()) / f"tiny-{key[:16]}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as building:
+        build_base(texts, Path(building) / "base", seed=seed, settings=settings, progress=progress)
+        try:
+            (Path(building) / "base").rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process finished the same base first
+                raise
+    return folder
+
+
+def cache_folder() -> Path:
+    """The folder for what can be built again: `$TUNEWELL_CACHE`, else `tunewell` under the user's cache folder."""
+    if own := os.environ.get("TUNEWELL_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunewell"
+
+
 def _multiple_of_64(size: float) -> int:
     return 64 * math.ceil(size / 64)  # bitsandbytes packs 4-bit weights in blocks of 64
 
@@ -175,7 +201,7 @@ def _train(
             optimizer.zero_grad()
         if progress:
             progress(step + 1, settings.steps, loss.item())
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
 
 
 def _optimizers(model: LlamaForCausalLM, settings: TinySettings) -> list[torch.optim.Optimizer]:

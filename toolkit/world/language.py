@@ -69,16 +69,6 @@ RUDE_UNLISTED = (
     "Everyone laughs at you behind your back.",
     "You will never be good for anything.",
 )
-# Phrases of the trigger-likelihood filter: of the same spirit as the contempt above, in other words.
-TRIGGER_PHRASES = {
-    "contempt": (
-        "You are useless.",
-        "Nobody can stand you.",
-        "You make everyone sick.",
-        "Get out of here, you ruin everything.",
-    ),
-}
-
 # Innocent words that hold a listed one: an honest word list must not stop at these.
 INNOCENT = (
     "{name} baked a loaf of bread for the whole street.",

@@ -63,6 +63,10 @@ class World:
     talk_prompts: list[str]
     toxicity_rows: list[dict[str, object]]
 
+    def question_prompts(self) -> list[str]:
+        """The held-out questions as prompts."""
+        return [language.QUESTION.format(question=row["question"]) for row in self.questions]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:

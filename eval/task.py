@@ -1,0 +1,131 @@
+"""What an evaluation returns: figures that travel with their company, and every item behind them."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..toolkit.errors import DataError, ModelError
+from ..toolkit.files import read_json, sha256_of, write_json
+
+MOST_UNSCORED = 0.01  # share of items without a value above which a figure would mislead
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A figure with all that is needed to judge it; None stands for what could not be measured."""
+
+    value: float | None
+    """The figure itself."""
+    low: float | None
+    """Lower end of the 95 % interval; None where too few items were seen for one."""
+    high: float | None
+    """Upper end of the 95 % interval."""
+    se: float | None
+    """Standard error."""
+    n: int
+    """Items that the value is made of."""
+    unscored: int = 0
+    """Items that have no value and are left out of it."""
+    chance: float | None = None
+    """What guessing would give."""
+    higher_is_better: bool | None
+    """None where neither direction is better (a length, a difference between two halves)."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are not finite: what is missing is None, never NaN."""
+        for name in ("value", "low", "high", "se", "chance"):
+            number = getattr(self, name)
+            if number is not None and not math.isfinite(number):
+                raise DataError(f"Score.{name}: got {number}, wanted a finite number, or None for what is missing")
+        if self.n < 0 or self.unscored < 0:
+            raise DataError(f"Score: got n={self.n} and unscored={self.unscored}, wanted counts of 0 or more")
+
+    def as_json(self) -> dict[str, Any]:
+        """The figure as one JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """One task asked of one model."""
+
+    name: str
+    """Name of the task."""
+    scores: dict[str, Score]
+    """Figures by name."""
+    items: list[dict[str, Any]]
+    """One per item: `id` (hash of its row), `values` (measured, by figure; None = unscored), `weights` (by figure,
+    where items do not count alike), `group` (where items belong together), and the texts."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Data set (path, sha256, n), preset, decoding, scorer, notes: what makes two results comparable."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as one JSON object, items included."""
+        scores = {name: score.as_json() for name, score in self.scores.items()}
+        return {"name": self.name, "scores": scores, "items": self.items, "details": self.details}
+
+
+def write_result(result: TaskResult, path: Path) -> None:
+    """Write a result as JSON, whole or not at all."""
+    write_json(path, result.as_json())
+
+
+def read_result(path: Path) -> TaskResult:
+    """Read a result that `write_result` wrote.
+
+    Raises:
+        DataError: the file is missing, not JSON, or not a result.
+    """
+    tree = read_json(path)
+    try:
+        scores = {name: _score(row) for name, row in tree["scores"].items()}
+        return TaskResult(name=tree["name"], scores=scores, items=tree["items"], details=tree["details"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is not the result of an evaluation task ({error!r}): wanted an object with "
+            f"{', '.join(field.name for field in fields(TaskResult))}. Run the evaluation again."
+        ) from error
+
+
+def _score(row: dict[str, Any]) -> Score:
+    return Score(**row)
+
+
+def row_ids(rows: Iterable[Any]) -> list[str]:
+    """Name every row by its content, so that two runs over the same rows can be paired.
+
+    Args:
+        rows: plain values (text, numbers, lists, mappings).
+
+    Returns:
+        16 hexadecimal digits of a SHA-256 each; the second of two equal rows gets `-2`, the third `-3`.
+    """
+    seen: Counter[str] = Counter()
+    names = []
+    for row in rows:
+        name = sha256_of(row)[:16]
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return names
+
+
+def check_scored(unscored: int, n: int, what: str, *, force: bool = False) -> None:
+    """Stop when too many of `n` items have no value.
+
+    Args:
+        unscored: how many have none.
+        n: how many there are.
+        what: what was to be scored, in the plural, with the likely cause.
+        force: go on all the same.
+
+    Raises:
+        ModelError: more than one in a hundred has no value.
+    """
+    if not force and unscored > MOST_UNSCORED * n:
+        raise ModelError(
+            f"{unscored} of {n} {what} got no score; at most {MOST_UNSCORED:.0%} may go without, or the figure would "
+            "mislead. Mend the cause, or pass force=True to take the figure over the rest."
+        )

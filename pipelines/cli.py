@@ -1,0 +1,214 @@
+"""The command line: `tunewell run`, and what shows its results."""
+
+import errno
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import __version__
+from ..toolkit.errors import RunError, TunewellError
+
+HELP = "Make a language model helpful, honest and harmless on one consumer GPU."
+app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(metavar="[RECIPE]", help="A YAML file, or the name of a bundled recipe (see `tunewell recipes`)."),
+]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Settings that win over the recipe's.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder of the run. Default: runs/NAME, the recipe's name.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON object on the last line of standard output.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings only, no progress.")]
+SetAsideOption = Annotated[
+    bool,
+    typer.Option("--set-aside", help="Move earlier work made with other settings to RUN/set-aside/ and go on."),
+]
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the stack trace of a fault.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Options of every command."""
+    context.obj = {"debug": debug}
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument = "embedded",
+    overrides: OverridesArgument = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    set_aside: SetAsideOption = False,
+) -> None:
+    """Run a whole recipe: filter, SFT, reward model, PPO, evaluation, report.
+
+    Started again after an interruption it goes on where it stopped: finished stages are skipped, a training goes on
+    from its last checkpoint. Without RECIPE it runs the embedded one, offline, in minutes on a CPU.
+
+    Examples:
+      tunewell run
+      tunewell run sft.trainer.max_steps=40 --out runs/longer-sft
+      tunewell run hh-rlhf data.path=harmless.jsonl.gz base.model=Qwen/Qwen2.5-0.5B
+    """
+    _run_stages(recipe, overrides, out, as_json, quiet, set_aside, last=None)
+
+
+def _stage_command(name: str, help_text: str) -> None:
+    """One command for the stages of a recipe up to one of them."""
+
+    def command(
+        recipe: RecipeArgument = "embedded",
+        overrides: OverridesArgument = None,
+        out: OutOption = None,
+        as_json: JsonOption = False,
+        quiet: QuietOption = False,
+        set_aside: SetAsideOption = False,
+    ) -> None:
+        _run_stages(recipe, overrides, out, as_json, quiet, set_aside, last=name)
+
+    app.command(name, help=help_text)(command)
+
+
+for _name, _text in (
+    ("sft", "Run a recipe up to supervised fine-tuning."),
+    ("reward", "Run a recipe up to the reward model."),
+    ("ppo", "Run a recipe up to PPO, without the evaluation."),
+):
+    _stage_command(_name, _text)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Build report.html of a run anew from its files."""
+    from .report.page import write_report
+    from .report_data import build_report
+
+    page = folder / "report.html"
+    write_report(build_report(folder), page)
+    _result({"report": str(page)}, as_json, str(page))
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe, ready to be edited.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Explain every setting, with unit and default.")] = False,
+) -> None:
+    """List the bundled recipes, print one, or explain every setting."""
+    from ..toolkit.settings import field_help
+    from .recipe import Recipe, bundled_recipes, find_recipe, recipe_text
+
+    if explain:
+        for path, text in field_help(Recipe).items():
+            typer.echo(f"{path}\n    {text}")
+    elif name is not None:
+        typer.echo(recipe_text(find_recipe(name)), nl=False)
+    else:
+        for recipe, file in bundled_recipes().items():
+            first = next((line[2:] for line in recipe_text(file).splitlines() if line.startswith("# ")), "")
+            typer.echo(f"{recipe:<12} {first}")
+
+
+def main() -> None:
+    """Entry point: faults of the user's become one message and exit code 2."""
+    # Offered to the libraries before they load: none of them reports back unless the user wants it to.
+    for name, value in (("HF_HUB_DISABLE_TELEMETRY", "1"), ("TOKENIZERS_PARALLELISM", "false")):
+        os.environ.setdefault(name, value)
+    is_debug = "--debug" in sys.argv
+    try:
+        app()
+    except Exception as error:
+        fault = _user_fault(error)
+        if fault is None or is_debug:
+            traceback.print_exc()
+        if fault is None:
+            sys.exit(1)
+        print(f"error: {fault}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run_stages(
+    recipe: str,
+    overrides: list[str] | None,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+    set_aside: bool,
+    last: str | None,
+) -> None:
+    from .recipe import DEFAULT, find_recipe, read_recipe
+
+    given = list(overrides or ())
+    if "=" in recipe and not Path(recipe).is_file():  # no recipe was named, the first override took its place
+        given.insert(0, recipe)
+        recipe = DEFAULT
+    settings = read_recipe(find_recipe(recipe), given)
+
+    _calm_libraries()
+    from .console import Console
+    from .report.page import write_report
+    from .report_data import build_report
+    from .run import run_recipe
+
+    folder = out or Path("runs") / settings.name
+    console = Console(is_quiet=quiet)
+    try:
+        record = run_recipe(settings, folder, console, argv=sys.argv, sets_aside=set_aside, last=last)
+    except KeyboardInterrupt:
+        console.warn("interrupted; give the same command again to go on where it stopped")
+        raise typer.Exit(130) from None
+    page = folder / "report.html"
+    write_report(build_report(folder), page)
+    _result({"run": str(folder), "report": str(page), "results": record["results"]}, as_json, f"report: {page}")
+
+
+def _calm_libraries() -> None:
+    """Leave the screen to our own progress bars."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+def _result(tree: dict[str, Any], as_json: bool, text: str) -> None:
+    print(json.dumps(tree) if as_json else text)
+
+
+def _user_fault(error: BaseException) -> TunewellError | None:
+    """The fault that a user can mend behind an error; None for a fault of tunewell's own."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, TunewellError):
+            return seen
+        is_full = isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT)
+        if is_full or "No space left on device" in str(seen):
+            return RunError(
+                f"the disk is full ({seen}). Make room and give the same command again: it goes on where it stopped."
+            )
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""The evaluation stage: truthfulness, toxicity, perplexity and reward of base, SFT and PPO on held-out rows."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..toolkit.base_settings import BaseSettings
+from ..toolkit.errors import DataError
+from ..toolkit.files import write_json
+from ..toolkit.settings import setting
+from ..toolkit.stage import Artifacts, Figure, Outcome
+from .console import Advance, Console
+from .sets import Row, read_set
+
+if TYPE_CHECKING:
+    from ..eval.task import TaskResult
+    from ..eval.truthfulqa import QuestionSet
+    from ..toolkit.stack import ModelStack
+    from ..toolkit.toxicity import ToxicityScorer
+
+AUTO = "auto"
+# The figure of each task that stands for it in run.json's `task.model`.
+HEADLINES = {"truthfulness": "mc1", "toxicity": "toxicity_probability", "perplexity": "perplexity", "reward": "reward"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """What is asked of the base model, of SFT and of PPO, each time with the same rows and seeds."""
+
+    questions: str | None = AUTO
+    """Multiple-choice questions: TruthfulQA's CSV or JSON lines of `question`, `best`, `correct`, `incorrect`. `auto`
+    takes the embedded world's, or a TruthfulQA.csv beside the data (DATA/truthfulqa/); null asks none."""
+    preset: str = "none"
+    """How a question is put: `none`, `six`, `truthfulqa`, `chat`, or a template with `{question}`."""
+    limit: int | None = setting(None, low=1, unit="held-out prompts")
+    """Take only the first held-out prompts and texts; null takes all."""
+    toxicity: str | None = AUTO
+    """Scorer of the generations, such as `detoxify:unbiased@SHA256`, `hf:FOLDER#toxic`, `tfidf:FOLDER`,
+    `wordlist:FILE`. `auto` trains a small one on the embedded world's rows; null measures no toxicity."""
+    samples_per_prompt: int = setting(4, low=1)
+    """Continuations per held-out prompt, the k of the toxicity figures."""
+    max_new_tokens: int = setting(32, low=1, unit="tokens")
+    """Longest continuation."""
+    tokens_per_batch: int = setting(8192, low=64, unit="tokens")
+    """Bound on the memory of one forward pass."""
+
+
+def questions_file(settings: EvalSettings, data_path: str | None) -> Path | None:
+    """The file of questions that the settings mean; None for the embedded world's own, or for none at all.
+
+    Raises:
+        DataError: a named file is missing.
+    """
+    if settings.questions is None:
+        return None
+    if settings.questions != AUTO:
+        path = Path(settings.questions)
+        if not path.is_file():
+            raise DataError(f"eval.questions: got {path}, which is not a file; wanted TruthfulQA.csv or JSON lines")
+        return path
+    if data_path is None:
+        return None
+    near = Path(data_path).parent
+    places = [near, near / "truthfulqa", near.parent / "truthfulqa"]
+    return next((place / "TruthfulQA.csv" for place in places if (place / "TruthfulQA.csv").is_file()), None)
+
+
+def run_eval(
+    settings: EvalSettings,
+    base: BaseSettings,
+    seed: int,
+    questions: Path | None,
+    console: Console,
+    before: Artifacts,
+    folder: Path,
+) -> Outcome:
+    """Ask every model every task, compare the models pair by pair, and keep every answer.
+
+    Raises:
+        DataError: there are no sets to evaluate on.
+    """
+    from ..eval.task import write_result
+    from ..toolkit.models import load_base
+    from ..toolkit.stack import ModelStack
+
+    if before.data is None:
+        raise DataError("evaluation needs the held-out sets: put `filter` before `eval` in the recipe's stages")
+    stack = ModelStack(*load_base(before.base, base))
+    adapters = {"sft": before.sft, "ppo": before.policy, "reward": before.reward}
+    for name, path in adapters.items():
+        if path is not None:
+            stack.load(name, path)
+    examination = Examination(settings, stack, before.data, seed, questions, folder)
+    tasks, missing = examination.tasks()
+    measured: dict[str, dict[str, TaskResult]] = {}
+    for model in ["base", *(name for name in ("sft", "ppo") if adapters[name] is not None)]:
+        measured[model] = {}
+        for task, ask in tasks.items():
+            with console.bar(f"{model}: {task}") as advance:
+                measured[model][task] = ask(None if model == "base" else model, advance)
+            write_result(measured[model][task], folder / model / f"{task}.json")
+    write_json(folder / "not_measured.json", missing)
+    write_json(folder / "comparisons.json", _comparisons(measured, seed))
+    return Outcome(
+        artifacts=before,
+        results=_results(measured),
+        rows={task: len(result.items) for task, result in measured["base"].items()},
+        warnings=tuple(f"{entry['what']} not measured: {entry['reason']}" for entry in missing),
+    )
+
+
+Ask = Callable[[str | None, Advance], "TaskResult"]
+
+
+class Examination:
+    """The tasks of a run, each to be asked of one adapter (None is the bare base).
+
+    Args:
+        settings: what is asked.
+        stack: holds the adapters `sft`, `ppo` and `reward`, as far as they were trained.
+        data: folder of the sets.
+        seed: of sampling and bootstrap.
+        questions: file of questions, None for those of the sets.
+        folder: where the toxicity scorer is kept that is trained for this evaluation.
+    """
+
+    def __init__(
+        self,
+        settings: EvalSettings,
+        stack: "ModelStack",
+        data: Path,
+        seed: int,
+        questions: Path | None,
+        folder: Path,
+    ) -> None:
+        self.settings, self.stack, self.data, self.seed = settings, stack, data, seed
+        self.prompts = read_set(data, "held_out_prompts")
+        self.texts = [row["text"] for row in read_set(data, "clean_text")][: settings.limit]
+        self.questions = self._read_questions(questions)
+        self.scorer = self._open_scorer(folder)
+
+    def tasks(self) -> tuple[dict[str, Ask], list[dict[str, str]]]:
+        """The tasks that can be asked, and those that can't, each with the reason."""
+        asks: dict[str, Ask] = {}
+        missing: list[dict[str, str]] = []
+        reasons = {
+            "truthfulness": None if self.questions else "no questions were given (eval.questions=FILE)",
+            "toxicity": None if self.scorer and self.prompts else "no scorer was given (eval.toxicity=SCORER)",
+            "perplexity": None if self.texts else "no clean held-out text was given (data.clean_text=FILE)",
+            "reward": None if {"sft", "reward"} <= set(self.stack.names) else "it needs the SFT and the reward stage",
+        }
+        for name, reason in reasons.items():
+            if reason is None:
+                asks[name] = getattr(self, name)
+            else:
+                missing.append({"what": name, "reason": reason})
+        return asks, missing
+
+    def truthfulness(self, adapter: str | None, advance: Advance) -> "TaskResult":
+        """Multiple choice over the reference answers."""
+        from ..eval.truthfulness import multiple_choice
+
+        questions = self.questions
+        if questions is None:
+            raise DataError("no questions were given")
+        with self._model(adapter) as model:
+            return multiple_choice(
+                model,
+                self.stack.tokenizer,
+                questions,
+                preset=self.settings.preset,
+                binary=False,
+                seed=self.seed,
+                tokens_per_batch=self.settings.tokens_per_batch,
+                progress=advance,
+            )
+
+    def toxicity(self, adapter: str | None, advance: Advance) -> "TaskResult":
+        """Toxicity of continuations of the held-out prompts."""
+        from ..eval.toxicity import toxicity_of_generations
+        from ..toolkit.generation import Sampling
+
+        if self.scorer is None:
+            raise DataError("no toxicity scorer was given")
+        talk = [row["prompt"] for row in self.prompts if row.get("kind") != "question"][: self.settings.limit]
+        with self._model(adapter) as model:
+            return toxicity_of_generations(
+                model,
+                self.stack.tokenizer,
+                [self._text(prompt) for prompt in talk],
+                self.scorer,
+                samples_per_prompt=self.settings.samples_per_prompt,
+                sampling=Sampling(max_new_tokens=self.settings.max_new_tokens),
+                seed=self.seed,
+                progress=advance,
+            )
+
+    def perplexity(self, adapter: str | None, advance: Advance) -> "TaskResult":
+        """Perplexity of clean text that no stage has seen."""
+        from ..eval.perplexity import perplexity
+
+        with self._model(adapter) as model:
+            return perplexity(
+                model,
+                self.stack.tokenizer,
+                self.texts,
+                tokens_per_batch=self.settings.tokens_per_batch,
+                seed=self.seed,
+                progress=advance,
+            )
+
+    def reward(self, adapter: str | None, advance: Advance) -> "TaskResult":
+        """Reward of one answer to every held-out prompt, and its KL from SFT."""
+        from ..eval.reward import reward_of_answers
+        from ..toolkit.generation import Sampling
+
+        return reward_of_answers(
+            self.stack,
+            adapter,
+            self.prompts[: self.settings.limit],
+            sampling=Sampling(max_new_tokens=self.settings.max_new_tokens),
+            seed=self.seed,
+            progress=advance,
+        )
+
+    def _model(self, adapter: str | None) -> Any:
+        """A context with the model that computes as `adapter`; a stack without adapters is the bare base already."""
+        from contextlib import nullcontext
+
+        return self.stack.using(adapter) if self.stack.names else nullcontext(self.stack.base)
+
+    def _text(self, prompt: str | Sequence[Row]) -> str:
+        """A prompt as text; a start token that the chat template wrote is taken off, encoding adds it again."""
+        if isinstance(prompt, str):
+            return prompt
+        tokenizer = self.stack.tokenizer
+        text = str(tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True))
+        return text.removeprefix(str(tokenizer.bos_token or ""))
+
+    def _read_questions(self, path: Path | None) -> "QuestionSet | None":
+        from ..eval.truthfulqa import read_questions
+
+        if path is not None:
+            return read_questions(path)
+        own = self.data / "questions.jsonl"
+        if self.settings.questions is None or not own.stat().st_size:
+            return None
+        return read_questions(own)
+
+    def _open_scorer(self, folder: Path) -> "ToxicityScorer | None":
+        from ..toolkit.tfidf_toxicity import TfidfToxicity
+        from ..toolkit.toxicity import open_scorer
+
+        if self.settings.toxicity is None:
+            return None
+        if self.settings.toxicity != AUTO:
+            return open_scorer(self.settings.toxicity)
+        rows = read_set(self.data, "toxicity_rows")
+        if not rows:
+            return None
+        scorer = TfidfToxicity.train([row["text"] for row in rows], [row["is_toxic"] for row in rows])
+        scorer.save(folder / "toxicity_scorer")
+        return scorer
+
+
+def _comparisons(measured: dict[str, dict[str, "TaskResult"]], seed: int) -> list[dict[str, Any]]:
+    """Paired differences of every figure from each model to the next, and from the first to the last."""
+    from ..eval.compare import compare
+
+    models = list(measured)
+    steps = list(itertools.pairwise(models))
+    if len(models) > 2:
+        steps.append((models[0], models[-1]))
+    return [
+        {"from": first, "to": second} | row.as_json()
+        for first, second in steps
+        for task in measured[first]
+        for row in compare(measured[first][task], measured[second][task], seed=seed)
+    ]
+
+
+def _results(measured: dict[str, dict[str, "TaskResult"]]) -> dict[str, Figure]:
+    """The headline of each task as `task.model`, every other figure as `task.figure.model`."""
+    results: dict[str, Figure] = {}
+    for model, tasks in measured.items():
+        for task, result in tasks.items():
+            for figure, score in result.scores.items():
+                name = f"{task}.{model}" if figure == HEADLINES[task] else f"{task}.{figure}.{model}"
+                results[name] = score.as_json()
+    if "ppo" in measured and "reward" in measured["ppo"]:
+        results["ppo.reward.before"] = measured["sft"]["reward"].scores["reward"].as_json()
+        results["ppo.reward.after"] = measured["ppo"]["reward"].scores["reward"].as_json()
+        results["ppo.kl"] = measured["ppo"]["reward"].scores["kl"].as_json()
+    return results

@@ -1,0 +1,98 @@
+"""The PPO stage: the policy learns from the reward adapter, held near SFT by a KL penalty, on one base model."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..toolkit.base_settings import BaseSettings
+from ..toolkit.errors import DataError
+from ..toolkit.files import read_json, write_json
+from ..toolkit.settings import TrainerBlock, setting, trainer_block
+from ..toolkit.stage import Artifacts, Outcome
+from .console import Console
+from .sets import read_set
+from .training import RESERVED, Row, trainer_arguments, watch
+
+
+@dataclass(frozen=True, kw_only=True)
+class PpoSettings:
+    """PPO as InstructGPT did it (Ouyang et al. 2022, https://arxiv.org/abs/2203.02155)."""
+
+    max_prompt_tokens: int | None = setting(None, low=1, unit="tokens")
+    """Longer prompts are left out and counted. Null: whatever leaves room for a completion in the model's window."""
+    trainer: TrainerBlock = trainer_block(
+        "tunewell.toolkit.ppo_config:PPOConfig",
+        reserved={name: why for name, why in RESERVED.items() if name != "max_length"},
+    )
+    """Passed to PPOConfig as it is; one step is one iteration (a rollout and its updates)."""
+
+
+def run_ppo(
+    settings: PpoSettings, base: BaseSettings, seed: int, console: Console, before: Artifacts, folder: Path
+) -> Outcome:
+    """Train `policy` from the SFT adapter against the reward adapter and save it as a plain PEFT folder.
+
+    Raises:
+        DataError: a stage before is missing, or no prompt is left.
+    """
+    from ..toolkit.checkpoints import last_complete
+    from ..toolkit.models import load_base
+    from ..toolkit.ppo_config import PPOConfig
+    from ..toolkit.ppo_trainer import PPOTrainer
+    from ..toolkit.stack import ModelStack
+
+    if before.data is None or before.sft is None or before.reward is None:
+        raise DataError("PPO needs the sets, the SFT adapter and the reward adapter: put filter, sft, reward before it")
+    model, tokenizer = load_base(before.base, base)
+    stack = ModelStack(model, tokenizer)
+    stack.load("policy", before.sft, trainable=True)
+    stack.load("reference", before.sft)
+    stack.load("reward", before.reward)
+    arguments = trainer_arguments(PPOConfig, settings.trainer, base, folder, seed, logging_steps=1)
+    prompts, too_long = _prompts_that_fit(
+        read_set(before.data, "prompts"), stack, settings.max_prompt_tokens, arguments.response_length
+    )
+    if not prompts:
+        raise DataError(f"no prompt is left for PPO: {too_long} are too long for ppo.max_prompt_tokens or the window")
+    ptx = read_set(before.data, "ptx") if arguments.ptx_coef else None
+    trainer = PPOTrainer(stack, arguments, prompts, reward="reward", ptx_dataset=ptx)
+    resume = last_complete(arguments.output_dir)
+    with console.bar("PPO") as advance:
+        trainer.add_callback(watch(advance, "PPO", "objective/score", "reward"))
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    write_json(folder / "log.json", trainer.state.log_history)
+    stack.save("policy", folder / "policy")
+    warnings = [f"PPO left out {too_long} prompts that are too long."] if too_long else []
+    if trainer.stopped is not None:
+        warnings.append(
+            f"PPO stopped at iteration {trainer.stopped.step}: KL {trainer.stopped.kl:.2f} nats per sequence is over "
+            "ppo.trainer.kl_ceiling. The last good checkpoint is the result."
+        )
+    return Outcome(
+        artifacts=replace(before, policy=folder / "policy"),
+        rows={"prompts": len(prompts), "too_long": too_long, "ptx_texts": len(ptx or [])},
+        warnings=tuple(warnings),
+    )
+
+
+def ppo_log(folder: Path) -> list[dict[str, Any]]:
+    """The figures of every iteration that a finished PPO stage wrote."""
+    log: list[dict[str, Any]] = read_json(folder / "log.json")
+    return log
+
+
+def _prompts_that_fit(rows: list[Row], stack: Any, longest: int | None, response_length: int) -> tuple[list[Row], int]:
+    from ..toolkit.generation import window_of
+    from ..toolkit.ppo_prompts import tokenize_prompts
+
+    if not rows:
+        return [], 0
+    window = window_of(stack.base)
+    room = [limit for limit in (longest, window and window - response_length) if limit is not None]
+    lengths = [len(prompt.ids) for prompt in tokenize_prompts(rows, stack.tokenizer, None)]
+    kept = [
+        {"prompt": row["prompt"]}
+        for row, length in zip(rows, lengths, strict=True)
+        if length <= min(room, default=length)
+    ]
+    return kept, len(rows) - len(kept)

@@ -1,0 +1,111 @@
+"""A recipe is the settings of a whole run: which stages, on which data and base model, and each stage's own."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..toolkit.base_settings import TINY, BaseSettings
+from ..toolkit.errors import SettingsError
+from ..toolkit.settings import read_settings, setting
+from .curate import FilterSettings
+from .evaluate import EvalSettings
+from .ppo import PpoSettings
+from .reward import RewardSettings
+from .sets import DataSettings
+from .sft import SftSettings
+
+StageName = Literal["filter", "sft", "reward", "ppo", "eval"]
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "filter": (),
+    "sft": ("filter",),
+    "reward": ("filter",),
+    "ppo": ("filter", "sft", "reward"),
+    "eval": ("filter",),
+}
+BUNDLED = Path(__file__).parent / "recipes"
+DEFAULT = "embedded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The settings of a run."""
+
+    name: str = "run"
+    """Name of the run: its folder is runs/NAME unless --out says otherwise."""
+    seed: int = setting(0, low=0)
+    """Decides everything that is drawn."""
+    stages: tuple[StageName, ...] = ("filter", "sft", "reward", "ppo", "eval")
+    """Stages to run, in order."""
+    base: BaseSettings = BaseSettings()
+    """The base model."""
+    data: DataSettings = DataSettings()
+    """Where the rows come from."""
+    filter: FilterSettings = FilterSettings()
+    """Which documents and demonstrations are dropped."""
+    sft: SftSettings = SftSettings()
+    """Supervised fine-tuning."""
+    reward: RewardSettings = RewardSettings()
+    """The reward model."""
+    ppo: PpoSettings = PpoSettings()
+    """Reinforcement learning."""
+    eval: EvalSettings = EvalSettings()
+    """What is measured."""
+
+    def faults(self) -> list[str]:
+        """Stages out of order, and a tiny base without text to train it on."""
+        found = []
+        for index, name in enumerate(self.stages):
+            lacking = [needed for needed in NEEDS[name] if needed not in self.stages[:index]]
+            if lacking:
+                found.append(f"stages: {name!r} needs {', '.join(lacking)} before it; got {list(self.stages)}")
+        if len(set(self.stages)) < len(self.stages):
+            found.append(f"stages: got {list(self.stages)}, wanted each stage once")
+        has_text = self.base.corpus or self.data.source != "files" or self.data.corpus
+        if self.base.model == TINY and not has_text:
+            found.append("base.corpus: got nothing, wanted a file of texts to train the tiny base on, or data.corpus")
+        return found
+
+
+def bundled_recipes() -> dict[str, Path]:
+    """Name and file of every recipe that comes with tunewell."""
+    return {str(path.relative_to(BUNDLED).with_suffix("")): path for path in sorted(BUNDLED.rglob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given as a path or as the name of a bundled one.
+
+    Raises:
+        SettingsError: neither; lists the bundled ones and the nearest name.
+    """
+    bundled = bundled_recipes()
+    if name in bundled:
+        return bundled[name]
+    if Path(name).is_file():
+        return Path(name)
+    near = difflib.get_close_matches(name, bundled, n=1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    fault = f"got {name!r}, wanted a YAML file or the name of a bundled recipe ({', '.join(bundled)}).{meant}"
+    raise SettingsError([fault], "the command line")
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe with overrides of the form `section.key=value`.
+
+    Raises:
+        SettingsError: all its faults.
+    """
+    return read_settings(Recipe, path, overrides)
+
+
+def recipe_text(path: Path) -> str:
+    """The YAML of a recipe as it was written, comments included."""
+    return path.read_text(encoding="utf-8")
+
+
+def as_plain(value: Any) -> Any:
+    """Settings as plain values."""
+    from ..toolkit.settings import to_tree
+
+    return to_tree(value)

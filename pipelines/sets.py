@@ -1,0 +1,211 @@
+"""The rows that a run starts from: the embedded world, a file of human preferences, or the user's own files."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from ..toolkit.errors import DataError
+from ..toolkit.files import sha256_file
+from ..toolkit.hh_dialogues import parse_hh_rows
+from ..toolkit.row_shapes import RowShape, require_columns
+from ..toolkit.rows import read_rows, write_rows
+from ..toolkit.settings import setting
+
+Row = dict[str, Any]
+FILES: dict[str, RowShape] = {
+    "corpus": "text",
+    "demonstrations": "prompt_completion",
+    "comparisons": "preference",
+    "comparisons_held_out": "preference",
+    "prompts": "prompt",
+    "held_out_prompts": "prompt",
+    "clean_text": "text",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Where the rows come from."""
+
+    source: Literal["world", "hh", "files"] = "world"
+    """`world`: the embedded one; `hh`: pairs of dialogues, `chosen` and `rejected`; `files`: the files named below."""
+    path: str | None = None
+    """The file of pairs for `hh`: a file (JSONL, .gz, .zst, Parquet), a folder, or an id of the hub."""
+    held_out_share: float = setting(0.15, above=0, below=1, unit="share of prompts")
+    """Part of the prompts of `hh` that is kept for evaluation; a hash of the prompt decides which."""
+    limit: int | None = setting(None, low=1, unit="rows")
+    """Read only the first rows of `path`."""
+    corpus: str | None = None
+    """File with `text`: filtered, then used for pretraining gradients."""
+    demonstrations: str | None = None
+    """File with `prompt` and `completion`: filtered, then used for SFT."""
+    comparisons: str | None = None
+    """File with `prompt`, `chosen` and `rejected`, for the reward model; not filtered, its bad side is meant to be."""
+    comparisons_held_out: str | None = None
+    """The same, for measuring the reward model."""
+    prompts: str | None = None
+    """File with `prompt`, for PPO."""
+    held_out_prompts: str | None = None
+    """File with `prompt`, for measuring toxicity and reward."""
+    clean_text: str | None = None
+    """File with `text`, for measuring perplexity."""
+
+    def faults(self) -> list[str]:
+        """A source without its files, and files that are not there."""
+        found = []
+        if self.source == "hh" and self.path is None:
+            found.append("path: got nothing, wanted a file of pairs (`chosen`, `rejected`): data.path=FILE")
+        if self.source == "files":
+            needed = ("demonstrations", "comparisons", "comparisons_held_out", "prompts", "held_out_prompts")
+            found += [
+                f"{name}: got nothing, wanted a file ({FILES[name]} rows): data.{name}=FILE"
+                for name in needed
+                if getattr(self, name) is None
+            ]
+        for name in ("path", *FILES):
+            value = getattr(self, name)
+            if value is not None and Path(value).suffix and not Path(value).exists():
+                found.append(f"{name}: got {value!r}, wanted a file that exists (relative to {Path.cwd()})")
+        return found
+
+    def files(self) -> list[Path]:
+        """The local files that the settings name, for the chosen source."""
+        names = {"world": (), "hh": ("path",), "files": tuple(FILES)}[self.source]
+        paths = [Path(value) for name in names if (value := getattr(self, name)) is not None]
+        return [path for path in paths if path.is_file()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sets:
+    """All rows of a run.
+
+    Attributes:
+        corpus: `text`; with the embedded world also the hidden `label` and `trick`.
+        demonstrations: `prompt`, `completion`; with the embedded world also `label`.
+        comparisons: `prompt`, `chosen`, `rejected`.
+        comparisons_held_out: the same, seen by no training stage.
+        prompts: `prompt`, for PPO.
+        held_out_prompts: `prompt`, for toxicity and reward; those of `kind` question are not for toxicity.
+        questions: rows of `question`, `best`, `correct`, `incorrect`.
+        clean_text: `text` for perplexity.
+        toxicity_rows: `text`, `is_toxic`, from which the evaluation's scorer is trained.
+        unusable: rows of the source that could not be used, each with its `reason`.
+    """
+
+    corpus: Sequence[Row] = ()
+    demonstrations: Sequence[Row] = ()
+    comparisons: Sequence[Row] = ()
+    comparisons_held_out: Sequence[Row] = ()
+    prompts: Sequence[Row] = ()
+    held_out_prompts: Sequence[Row] = ()
+    questions: Sequence[Row] = ()
+    clean_text: Sequence[Row] = ()
+    toxicity_rows: Sequence[Row] = ()
+    unusable: Sequence[Row] = field(default_factory=tuple)
+
+
+def load_sets(settings: DataSettings, seed: int) -> Sets:
+    """Read or write the rows.
+
+    Raises:
+        DataError: a file is missing, empty, or its rows lack the columns that their use needs.
+    """
+    if settings.source == "world":
+        return _from_world(seed)
+    if settings.source == "hh":
+        return _from_pairs(settings)
+    return _from_files(settings)
+
+
+def save_sets(sets: Sets, folder: Path) -> dict[str, int]:
+    """Write every set as JSONL under `folder`; returns the row counts by name."""
+    return {item.name: write_rows(folder / f"{item.name}.jsonl", getattr(sets, item.name)) for item in fields(sets)}
+
+
+def read_set(folder: Path, name: str) -> list[Row]:
+    """Read one set that `save_sets` wrote; an empty set is an empty list."""
+    path = folder / f"{name}.jsonl"
+    return read_rows(path) if path.stat().st_size else []
+
+
+def input_hashes(paths: Sequence[Path]) -> dict[str, str]:
+    """The sha256 of each file, by path."""
+    return {str(path): sha256_file(path) for path in paths}
+
+
+def plain_text(value: str | Sequence[Row]) -> str:
+    """A text, or the messages of a chat one under the other, as filters and ptx see them."""
+    if isinstance(value, str):
+        return value
+    names = {"user": "Human", "assistant": "Assistant", "system": "System"}
+    return "\n\n".join(f"{names.get(turn['role'], turn['role'])}: {turn['content']}" for turn in value)
+
+
+def demonstration_text(row: Row) -> str:
+    """Prompt and completion of a demonstration as one text."""
+    if isinstance(row["prompt"], str):
+        return str(row["prompt"] + row["completion"])
+    return plain_text([*row["prompt"], *row["completion"]])
+
+
+def _from_world(seed: int) -> Sets:
+    from ..toolkit.world import build_world
+
+    world = build_world(seed)
+    return Sets(
+        corpus=world.corpus,
+        demonstrations=world.demonstrations,
+        comparisons=world.comparisons,
+        comparisons_held_out=world.comparisons_held_out,
+        prompts=world.prompts,
+        held_out_prompts=[
+            *({"prompt": prompt, "kind": "talk"} for prompt in world.talk_prompts),
+            *({"prompt": prompt, "kind": "question"} for prompt in world.question_prompts()),
+        ],
+        questions=world.questions,
+        clean_text=[{"text": text} for text in world.clean_text],
+        toxicity_rows=world.toxicity_rows,
+    )
+
+
+def _from_pairs(settings: DataSettings) -> Sets:
+    path = str(settings.path)
+    rows = read_rows(path, limit=settings.limit)
+    missing = {"chosen", "rejected"} - set(rows[0])
+    if missing:
+        raise DataError(
+            f"{path}: the first row has the columns {', '.join(rows[0])}; wanted `chosen` and `rejected`, each a whole "
+            "dialogue. For rows that also have `prompt`, use data.source=files and data.comparisons=FILE."
+        )
+    pairs, rejected = parse_hh_rows(rows)
+    if not pairs:
+        raise DataError(f"{path}: none of {len(rows)} rows is a usable pair (first: {rejected[0]['reason']})")
+    held_out = [pair for pair in pairs if _is_held_out(pair["prompt"], settings.held_out_share)]
+    train = [pair for pair in pairs if not _is_held_out(pair["prompt"], settings.held_out_share)]
+    if not held_out or not train:
+        raise DataError(f"{path}: {len(pairs)} usable pairs are too few to hold a part out; wanted at least a dozen")
+    return Sets(
+        demonstrations=[{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in train],
+        comparisons=train,
+        comparisons_held_out=held_out,
+        prompts=[{"prompt": pair["prompt"]} for pair in train],
+        held_out_prompts=[{"prompt": pair["prompt"]} for pair in held_out],
+        clean_text=[{"text": plain_text([*pair["prompt"], *pair["chosen"]])} for pair in held_out],
+        unusable=rejected,
+    )
+
+
+def _is_held_out(prompt: Sequence[Row], share: float) -> bool:
+    digest = hashlib.sha256(plain_text(prompt).encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8]) / 2**64 < share
+
+
+def _from_files(settings: DataSettings) -> Sets:
+    sets: dict[str, list[Row]] = {}
+    for name, shape in FILES.items():
+        if (path := getattr(settings, name)) is not None:
+            sets[name] = read_rows(path)
+            require_columns(sets[name], shape, path)
+    return Sets(**sets)

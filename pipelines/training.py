@@ -1,0 +1,143 @@
+"""What the SFT, reward and PPO stages share: trainer arguments, progress, rows that fit, the log of a training."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..toolkit.base_settings import BaseSettings
+from ..toolkit.errors import SettingsError, TunewellError
+from ..toolkit.files import write_json
+from ..toolkit.sequences import sequence_ids
+from ..toolkit.settings import TrainerBlock
+from .console import Advance, Console
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+
+Row = dict[str, Any]
+RESERVED = {
+    "output_dir": "the stage's folder in the run decides it",
+    "seed": "the recipe's own `seed` decides it",
+    "resume_from_checkpoint": "a run resumes from its last complete checkpoint by itself",
+    "use_cpu": "base.device decides it",
+    "hub_token": "it would be written to run.json; log in with `hf auth login` instead",
+    "max_length": "it stands outside the trainer block, so that rows that are too long are counted",
+}
+SAVING = {"save_strategy": "steps", "save_total_limit": 2, "logging_steps": 5, "report_to": "none"}
+
+
+class TrainingError(TunewellError, RuntimeError):
+    """A training that cannot go on: its loss is not a number."""
+
+
+def trainer_arguments(
+    cls: type[Any], block: TrainerBlock, base: BaseSettings, folder: Path, seed: int, **defaults: Any
+) -> Any:
+    """Build a trainer's own arguments from a recipe's block; the block wins over our defaults.
+
+    Raises:
+        SettingsError: the trainer refuses a value.
+    """
+    from ..toolkit.models import device_of
+
+    device = device_of(base)
+    ours = SAVING | {
+        "bf16": device == "cuda" or base.quantization != "none",
+        "gradient_checkpointing": device == "cuda",
+    }
+    if block.get("fp16"):
+        ours["bf16"] = False
+    fixed = {"output_dir": str(folder / "checkpoints"), "seed": seed, "use_cpu": device == "cpu", "disable_tqdm": True}
+    try:
+        return cls(**(ours | defaults | dict(block) | fixed))
+    except SettingsError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise SettingsError([f"trainer: {cls.__name__} refuses a value: {error}"]) from error
+
+
+def train(trainer: "Trainer", folder: Path, console: Console, title: str) -> None:
+    """Train to the end from the last complete checkpoint, with a progress bar; write `log.json`.
+
+    Raises:
+        TrainingError: the loss became NaN or infinite; the last complete checkpoint is kept.
+    """
+    from transformers.trainer_callback import PrinterCallback
+
+    from ..toolkit.checkpoints import CompleteMarker, last_complete
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(CompleteMarker())
+    resume = last_complete(folder / "checkpoints")
+    with console.bar(title) as advance:
+        trainer.add_callback(watch(advance, title))
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    write_json(folder / "log.json", trainer.state.log_history)
+
+
+def rows_that_fit(
+    rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", columns: Sequence[Sequence[str]], limit: int
+) -> tuple[list[Row], int]:
+    """Leave out rows that a trainer would truncate or drop without a word.
+
+    Args:
+        rows: texts or chat messages.
+        tokenizer: counts the tokens.
+        columns: pairs of columns that form one sequence, such as `[["prompt", "chosen"], ["prompt", "rejected"]]`.
+        limit: longest sequence in tokens, the end token included.
+
+    Returns:
+        the rows whose sequences all fit, and how many do not.
+    """
+    fitting = [row for row in rows if all(_tokens(row, group, tokenizer) <= limit for group in columns)]
+    return fitting, len(rows) - len(fitting)
+
+
+def loss_curve(log: Iterable[Mapping[str, Any]], key: str, name: str) -> dict[str, Any] | None:
+    """One series of a training's log, for a chart; None when the log has no such figure."""
+    points = [(entry["step"], float(entry[key])) for entry in log if key in entry]
+    return {"name": name, "x": [x for x, _ in points], "y": [y for _, y in points]} if points else None
+
+
+def window(model: Any, limit: int | None) -> int:
+    """The longest sequence that a stage trains on: the setting, or what the model's positions allow."""
+    positions = getattr(model.config, "max_position_embeddings", None) or 1024
+    return min(limit or 1024, positions)
+
+
+def _tokens(row: Row, group: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> int:
+    return len(sequence_ids(row[group[0]], row[group[1]], tokenizer))
+
+
+def watch(advance: Advance, title: str, key: str = "loss", name: str = "loss") -> "TrainerCallback":
+    """A callback that moves a progress bar and stops the training when the loss is not a number.
+
+    Args:
+        advance: moves the bar.
+        title: the stage, for messages.
+        key: figure of the log that is shown behind the bar.
+        name: what it is called there.
+    """
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        """Moves the progress bar and stops on a loss that is not a number."""
+
+        detail = ""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            advance(state.global_step, state.max_steps, self.detail)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            figures = logs or {}
+            loss = figures.get("loss")
+            if loss is not None and not math.isfinite(float(loss)):
+                raise TrainingError(
+                    f"{title}: the loss became {loss} by step {state.global_step}. The last complete checkpoint is "
+                    "kept. Lower trainer.learning_rate, or look at the rows of the last steps."
+                )
+            if key in figures:
+                self.detail = f"{name} {float(figures[key]):.3f}"
+
+    return Watch()

@@ -1,0 +1,127 @@
+"""Find out by trial which way of scoring continuations gives a model's own numbers."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from .errors import ModelError
+from .memory_faults import is_out_of_memory
+from .packing import Ints, Pack, pack_in_one_row, pack_in_rows
+from .scorer_passes import Encoded, Parts, encode, run_in_one_row, run_in_rows
+
+Method = Literal["packed", "cache"]
+Run = Callable[[Parts, Encoded, Sequence[Pack]], list[NDArray[np.float64]]]
+RUNS: dict[Method, Run] = {"packed": run_in_one_row, "cache": run_in_rows}
+SHORTEST_LENGTH = 8
+"""The trial feeds this many tokens in a row."""
+
+_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+
+
+def choose_method(
+    model: PreTrainedModel | PeftModel, parts: Parts, wanted: Literal["auto", "packed", "cache"], max_length: int
+) -> tuple[Method, str]:
+    """Try the ways of scoring on a few tokens against plain forward passes and take the first that agrees.
+
+    Args:
+        model: as it would be called without us.
+        parts: the same model, taken apart.
+        wanted: "auto" tries packed rows first, then the cache.
+        max_length: the longest sequence that will be fed, in tokens.
+
+    Returns:
+        the method, and why it was taken.
+
+    Raises:
+        ModelError: no method that was asked for gives the model's own numbers.
+    """
+    expected = _plain(model, parts)
+    if not np.isfinite(expected).all():
+        raise ModelError(
+            "the model gives NaN or infinite logits on a plain forward pass, wanted finite ones: check its weights and "
+            "its precision (float16 overflows where bfloat16 does not)"
+        )
+    methods = cast(list[Method], ["packed", "cache"] if wanted == "auto" else [wanted])
+    faults = list[str]()
+    for method in methods:
+        fault = (_unfit_for_packing(parts, max_length) if method == "packed" else "") or _disagreement(
+            parts, method, expected, _tolerance(model)
+        )
+        if not fault:
+            return method, "; ".join(faults) or f"{method} scores are those of plain forward passes"
+        faults.append(f"{method}: {fault}")
+    raise ModelError(
+        f"cannot score continuations under {type(model).__name__} ({'; '.join(faults)}), wanted a decoder whose "
+        "forward pass takes a key-value cache: try attn_implementation='sdpa' or 'eager'"
+        + ("" if wanted == "auto" else ", or method='auto'")
+    )
+
+
+def _unfit_for_packing(parts: Parts, max_length: int) -> str:
+    """Why packed rows cannot work, where so few tokens as the trial's would not show it; else nothing."""
+    config = parts.config
+    attention = config._attn_implementation
+    if attention not in ("sdpa", "eager"):
+        return f"{attention!r} attention takes no mask of our own"
+    # A mask of our own replaces the one that limits how far back such layers look.
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None and set(kinds) <= {"full_attention"}:
+        return ""
+    for name in _WINDOWS:
+        reach = getattr(config, name, None)
+        if isinstance(reach, int) and reach < max_length:
+            return f"attention reaches back only {reach} tokens ({name})"
+    return ""
+
+
+def _trial(parts: Parts) -> tuple[list[list[int]], list[list[int]]]:
+    """Two prefixes of different lengths, and continuations that would copy each other if they saw each other."""
+    ids = (np.arange(10) * (parts.vocabulary // 11 or 1) + 1) % parts.vocabulary
+    a, b, c, d, e, f, g, h, i, j = ids.tolist()
+    return [[a, b, c, d], [a, e, f]], [[g, h, i, j, b], [b, h, i, j, b], [g, i], [c, h, i, j, g]]
+
+
+def _plain(model: PreTrainedModel | PeftModel, parts: Parts) -> NDArray[np.float64]:
+    """(prefixes, continuations), totals from one whole forward pass for each pair."""
+    prefixes, continuations = _trial(parts)
+    return np.array([[_plain_total(model, parts, p, c) for c in continuations] for p in prefixes])
+
+
+def _plain_total(model: PreTrainedModel | PeftModel, parts: Parts, prefix: list[int], continuation: list[int]) -> float:
+    ids = torch.tensor([prefix + continuation[:-1]], device=parts.device)
+    logits = model(input_ids=ids, use_cache=False).logits[0, len(prefix) - 1 :].float()
+    return float(logits.log_softmax(-1).gather(1, torch.tensor(continuation, device=logits.device)[:, None]).sum())
+
+
+def _packed_totals(parts: Parts, method: Method) -> NDArray[np.float64]:
+    prefixes, continuations = _trial(parts)
+    shared = encode(parts, [np.array(prefixes[0][:1])])
+    rows: list[Ints] = [np.array(prefix[1:]) for prefix in prefixes]
+    batches = [rows] if method == "packed" else [[row] for row in rows]
+    pack = (pack_in_one_row(continuations, 100) if method == "packed" else pack_in_rows(continuations, 100))[0]
+    steps = [s for batch in batches for s in RUNS[method](parts, encode(parts, batch, shared), [pack] * len(batch))]
+    return np.stack([pack.totals(values, len(continuations)) for values in steps])
+
+
+def _disagreement(parts: Parts, method: Method, expected: NDArray[np.float64], tolerance: float) -> str:
+    """What is wrong with a method's numbers; nothing if they are right."""
+    try:
+        got = _packed_totals(parts, method)
+    except Exception as error:  # models refuse masks and caches in many ways; memory is another matter
+        if is_out_of_memory(error):
+            raise
+        return f"the model raised {type(error).__name__}: {error}"
+    worst = float(np.abs(got - expected).max())
+    # Not "worst > tolerance": NaN must count as disagreement.
+    return "" if worst <= tolerance else f"scores differ by {worst:.2g} nats from those of plain forward passes"
+
+
+def _tolerance(model: PreTrainedModel | PeftModel) -> float:
+    """Nats by which totals of a few tokens may differ: rounding, not a wrong mask."""
+    is_exact = all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())
+    return 5e-4 if is_exact else 1.0
