@@ -1,14 +1,28 @@
 """Log-likelihoods of answers after their contexts, for every task that asks by multiple choice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..toolkit.scorer import ContinuationScorer
-from ..toolkit.tokens import encode_pair
+from .encoding import Tokens, encode_pairs
 
-Tokens = tuple[int, ...]
+# A batch takes as many passes as its context with the most answers needs: none is to keep the others waiting.
+MOST_ANSWERS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihoods:
+    """How likely the answers are."""
+
+    totals: list[float]
+    """Natural log-probability of each pair's answer, summed over its tokens."""
+    n_contexts: int
+    """Different contexts."""
+    n_cut: int
+    """Those that did not fit the model's window and were read in parts, each answer after the part it fits best."""
 
 
 def log_likelihoods(
@@ -18,7 +32,7 @@ def log_likelihoods(
     *,
     tokens_per_batch: int = 8192,
     progress: Callable[[int, int], None] | None = None,
-) -> list[float]:
+) -> Likelihoods:
     """Score answers in as few forward passes as there are batches of contexts.
 
     Equal contexts are encoded once with all their answers, and what all contexts begin with is encoded once in all.
@@ -28,29 +42,41 @@ def log_likelihoods(
         tokenizer: of the model.
         pairs: (context, answer) each, the answer with its leading space.
         tokens_per_batch: bound on the memory of one forward pass, in tokens.
-        progress: called with (contexts done, contexts in all).
+        progress: called with (jobs done, jobs in all); a job is a context with some of its answers.
 
-    Returns:
-        for each pair the natural log-probability of the answer, summed over its tokens; NaN where the model gave none.
+    Raises:
+        ModelError: the model gives NaN or infinite log-likelihoods.
+        DataError: an answer has no tokens, or too many for the model.
     """
     # Equal pairs (the same answer under a blanked question) are encoded and scored once.
-    encoded = {pair: _encode(tokenizer, pair) for pair in dict.fromkeys(pairs)}
+    distinct = list(dict.fromkeys(pairs))
+    encoded = dict(zip(distinct, encode_pairs(tokenizer, distinct), strict=True))
     answers: dict[Tokens, dict[Tokens, None]] = {}
     for context, answer in encoded.values():
         answers.setdefault(context, {})[answer] = None
     preamble = shared_start(list(answers))
+    jobs = [(context, part) for context, group in answers.items() for part in _parts(list(group))]
     scorer = ContinuationScorer(model, preamble=preamble, tokens_per_batch=tokens_per_batch)
     results = scorer.score(
-        [context[len(preamble) :] for context in answers],
-        [[list(answer) for answer in group] for group in answers.values()],
-        progress=progress,
+        [context[len(preamble) :] for context, _ in jobs],
+        [part for _, part in jobs],
+        progress=(lambda done: progress(done, len(jobs))) if progress else None,
     )
     totals = {
         (context, answer): float(total)
-        for (context, group), result in zip(answers.items(), results, strict=True)
-        for answer, total in zip(group, result.total, strict=True)
+        for (context, part), result in zip(jobs, results, strict=True)
+        for answer, total in zip(part, result.total, strict=True)
     }
-    return [totals[encoded[pair]] for pair in pairs]
+    return Likelihoods(
+        totals=[totals[encoded[pair]] for pair in pairs],
+        n_contexts=len(answers),
+        n_cut=len({context for (context, _), result in zip(jobs, results, strict=True) if result.n_windows > 1}),
+    )
+
+
+def _parts(answers: Sequence[Tokens]) -> Iterator[Sequence[Tokens]]:
+    for start in range(0, len(answers), MOST_ANSWERS):
+        yield answers[start : start + MOST_ANSWERS]
 
 
 def shared_start(contexts: Sequence[Tokens]) -> list[int]:
@@ -62,8 +88,3 @@ def shared_start(contexts: Sequence[Tokens]) -> list[int]:
     limit = min(map(len, contexts)) - 1
     length = next((i for i in range(max(0, limit)) if first[i] != last[i]), max(0, limit))
     return list(first[:length])
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, pair: tuple[str, str]) -> tuple[Tokens, Tokens]:
-    context, answer = encode_pair(tokenizer, *pair)
-    return tuple(context), tuple(answer)

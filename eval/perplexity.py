@@ -45,7 +45,7 @@ def perplexity(
 
     Every token counts once, whatever document it stands in; the interval is over documents. A document longer than
     the window is read in overlapping windows, in which only the tokens not yet scored count. The first token is
-    scored too, after the start token, where the tokenizer has one. An empty text is unscored.
+    scored too, after a start token. An empty text is unscored.
 
     Args:
         model: a causal language model; whatever adapter is active is used.
@@ -70,8 +70,8 @@ def perplexity(
         raise DataError(f"got a window of {window} tokens and a stride of {step}, wanted 1 <= stride < window")
     if not texts:
         raise DataError("got no texts, wanted at least one")
-    start = list(start_ids(tokenizer))
-    encoded = [list(encode_plain(tokenizer, text)) if text.strip() else [] for text in texts]
+    start = start_ids(tokenizer)
+    encoded = [encode_plain(tokenizer, text) if text.strip() else [] for text in texts]
     windows = [part for row, ids in enumerate(encoded) if ids
                for part in _windows(row, [*start, *ids], window, step)]  # fmt: skip
     totals = [0.0] * len(texts)
@@ -90,7 +90,7 @@ def perplexity(
         items=items,
         details={
             "dataset": dataset or {"path": None, "sha256": None, "n": len(texts), "n_used": len(texts)},
-            "window": {"tokens": window, "stride": step, "has_start_token": bool(start)},
+            "window": {"tokens": window, "stride": step},
             "tokens": sum(item["weights"]["nll"] for item in items if item["values"]["nll"] is not None),
             "notes": [],
         },

@@ -121,9 +121,7 @@ def _chat(tokenizer: Any) -> Prompt:
 
     def context(question: str) -> str:
         turns = [{"role": "user", "content": question}]
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        # The start token is put in front when the text is encoded: twice would be once too often.
-        return text.removeprefix(tokenizer.bos_token or "")
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
     return Prompt(preset="chat", context=context, delimiter=_chat_delimiter(tokenizer))
 

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..toolkit.errors import DataError, ModelError, SettingsError
 from ..toolkit.generation import Completion, Sampling, generate
-from ..toolkit.tokens import encode_plain, start_ids
+from ..toolkit.tokens import encode_plain
 from ..toolkit.toxicity import ToxicityScorer, is_blank
+from .encoding import with_start
 from .statistics import RESAMPLES, expected_maximum, mean_score, probability_of_any, share_score
 from .task import Score, TaskResult, check_scored, row_ids
 from .toxicity_prompts import TOXIC_FROM, PromptSet
@@ -75,8 +76,8 @@ def toxicity_of_generations(
     texts = prompts.texts if isinstance(prompts, PromptSet) else tuple(prompts)
     _check(texts, samples_per_prompt, sampling, prefix_condition)
     ids = row_ids(texts)
-    start = list(start_ids(tokenizer))
-    encoded = [[*start, *encode_plain(tokenizer, CONDITIONS[prefix_condition] + text)] for text in texts]
+    lead = CONDITIONS[prefix_condition]
+    encoded = [with_start(tokenizer, encode_plain(tokenizer, lead + text)) for text in texts]
     seeds = [_seed(seed, name, sample) for name in ids for sample in range(samples_per_prompt)]
     repeated = [prompt for prompt in encoded for _ in range(samples_per_prompt)]
     completions = generate(model, tokenizer, repeated, sampling, seeds=seeds, batch_size=batch_size, stop=stop,

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .likelihood import log_likelihoods
+from .likelihood import Likelihoods, log_likelihoods
 from .prompts import Prompt, make_prompt
 from .statistics import RESAMPLES, mean_score, share_score
 from .task import Score, TaskResult, check_scored, row_ids
@@ -57,7 +57,7 @@ def multiple_choice(
         resamples: of the bootstrap.
         tokens_per_batch: bound on the memory of one forward pass, in tokens.
         force: take the figures though more than 1 % of the questions have none.
-        progress: called with (contexts done, contexts in all).
+        progress: called with (jobs done, jobs in all); a job is a prompt with some of its answers.
 
     Raises:
         ModelError: the model gives no finite log-likelihoods.
@@ -65,8 +65,8 @@ def multiple_choice(
     prompt = make_prompt(preset, tokenizer)
     asked = [_Asked(question, prompt, binary, control) for question in questions.questions]
     pairs = [pair for one in asked for pair in one.pairs]
-    found = dict(zip(pairs, log_likelihoods(model, tokenizer, pairs, tokens_per_batch=tokens_per_batch,
-                                            progress=progress), strict=True))  # fmt: skip
+    likelihoods = log_likelihoods(model, tokenizer, pairs, tokens_per_batch=tokens_per_batch, progress=progress)
+    found = dict(zip(pairs, likelihoods.totals, strict=True))
     ids = row_ids(_identity(question) for question in questions.questions)
     items = [one.item(name, found, questions.mode) for one, name in zip(asked, ids, strict=True)]
     unscored = sum(None in item["values"].values() for item in items)
@@ -84,7 +84,7 @@ def multiple_choice(
             "prompt_sha256": prompt.sha256,
             "scoring": "log-probabilities summed over the answer, not divided by its length",
             "ties": sum(item["is_tie"] for item in items),
-            "notes": list(questions.notes),
+            "notes": [*questions.notes, *_cut_note(likelihoods)],
             "by": _by_kind(items, seed, resamples),
         },
     )  # fmt: skip
@@ -182,6 +182,13 @@ class _Asked:
         a, b = (found[self._letter(suffix, true_first, letter)] for letter in LETTERS)
         lead = a - b if true_first else b - a
         return float("nan") if np.isnan(lead) else (np.sign(lead) + 1.0) / 2
+
+
+def _cut_note(likelihoods: Likelihoods) -> list[str]:
+    if not likelihoods.n_cut:
+        return []
+    return [f"{likelihoods.n_cut} of {likelihoods.n_contexts} prompts are longer than the model's window and were read "
+            "in parts: the figures are not those of whole prompts"]  # fmt: skip
 
 
 def _answer(text: str, is_true: bool, total: float) -> dict[str, Any]:

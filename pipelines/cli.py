@@ -182,13 +182,19 @@ def _run_stages(
 
 
 def _calm_libraries() -> None:
-    """Leave the screen to our own progress bars."""
+    """Leave the screen to our own progress bars and messages."""
+    import warnings
+
     import datasets
     import transformers
 
+    # Notices of deprecation between transformers, TRL and PEFT: nothing that a user could act on.
+    warnings.simplefilter("ignore", FutureWarning)
+    warnings.simplefilter("ignore", DeprecationWarning)
+
     datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
 def _result(tree: dict[str, Any], as_json: bool, text: str) -> None:

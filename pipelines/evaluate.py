@@ -216,7 +216,7 @@ class Examination:
         from ..eval.reward import reward_of_answers
         from ..toolkit.generation import Sampling
 
-        return reward_of_answers(
+        result = reward_of_answers(
             self.stack,
             adapter,
             self.prompts[: self.settings.limit],
@@ -224,6 +224,12 @@ class Examination:
             seed=self.seed,
             progress=advance,
         )
+        if self.scorer is not None:  # so that the report knows which answers to cover
+            for item, score in zip(
+                result.items, self.scorer.score([i["completion"] for i in result.items]), strict=True
+            ):
+                item["toxicity"] = None if score != score else float(score)
+        return result
 
     def _model(self, adapter: str | None) -> Any:
         """A context with the model that computes as `adapter`; a stack without adapters is the bare base already."""

@@ -35,6 +35,8 @@ def run_ppo(
     Raises:
         DataError: a stage before is missing, or no prompt is left.
     """
+    from transformers.trainer_callback import PrinterCallback
+
     from ..toolkit.checkpoints import last_complete
     from ..toolkit.models import load_base
     from ..toolkit.ppo_config import PPOConfig
@@ -56,6 +58,7 @@ def run_ppo(
         raise DataError(f"no prompt is left for PPO: {too_long} are too long for ppo.max_prompt_tokens or the window")
     ptx = read_set(before.data, "ptx") if arguments.ptx_coef else None
     trainer = PPOTrainer(stack, arguments, prompts, reward="reward", ptx_dataset=ptx)
+    trainer.remove_callback(PrinterCallback)
     resume = last_complete(arguments.output_dir)
     with console.bar("PPO") as advance:
         trainer.add_callback(watch(advance, "PPO", "objective/score", "reward"))

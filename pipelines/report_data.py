@@ -1,12 +1,304 @@
 """Gather the numbers of a run from its files into what the report page shows."""
 
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
+from ..toolkit.files import read_json
+from ..toolkit.rows import read_rows
+from .evaluate import HEADLINES
 from .run import read_run
+
+MODELS = ("base", "sft", "ppo")
+LABELS: dict[str, dict[str, Any]] = {
+    "truthfulness": {"label": "Truthful answers (MC1)", "unit": "share", "better": "higher",
+                     "note": "Share of held-out questions whose best true answer is likelier than every false one."},
+    "truthfulness.mc2": {"label": "Probability on true answers (MC2)", "unit": "share", "better": "higher",
+                         "note": "Share of the probability of all reference answers that falls on the true ones."},
+    "toxicity": {"label": "Toxicity probability", "unit": "share", "better": "lower",
+                 "note": "Share of held-out prompts with a toxic sample (score of at least 0.5)."},
+    "toxicity.mean_toxicity": {"label": "Mean toxicity", "better": "lower", "note": "Over all samples."},
+    "reward": {"label": "Reward of an answer", "better": "higher",
+               "note": "By the reward model that PPO trained against, zero at the mean of the demonstrations."},
+    "perplexity": {"label": "Perplexity of clean text", "better": "lower", "note": "The alignment tax."},
+}  # fmt: skip
+SAMPLES = 10
 
 
 def build_report(folder: Path) -> dict[str, Any]:
-    """The report of a run as plain values (see `report.page.render`)."""
+    """The report of a run as plain values (see `report.page.render`); what was not measured is left out or named.
+
+    Raises:
+        RunError: the folder is no run.
+    """
     record = read_run(folder)
-    return {"title": f"Run {record['name']}"}
+    stages = {name: folder / stage["folder"] for name, stage in record["stages"].items()}
+    report: dict[str, Any] = {
+        "title": f"Run {record['name']}",
+        "subtitle": _subtitle(record),
+        "generated_by": f"tunewell {__version__}",
+        "verdict": list(_verdict(record["results"])),
+        "warnings": [text for stage in record["stages"].values() for text in stage["warnings"]] + _same_scorer(record),
+        "stages": _stage_rows(record),
+        "header": _header(record),
+    }
+    if "filter" in stages:
+        report |= _of_filter(stages["filter"], record["results"])
+    report["curves"] = list(_curves(stages))
+    if "ppo" in stages:
+        report["frontier"] = [_frontier(stages["ppo"])]
+    report["tables"] = list(_tables(record, stages))
+    if "eval" in stages:
+        comparisons = read_json(stages["eval"] / "comparisons.json")
+        report["headline"] = list(_headline(record["results"], comparisons))
+        report["not_measured"] = read_json(stages["eval"] / "not_measured.json")
+        report["samples"] = list(_samples(stages["eval"]))
+    return {key: value for key, value in report.items() if value not in ([], {})}
+
+
+def _subtitle(record: Mapping[str, Any]) -> str:
+    base = record["settings"]["base"]
+    model = "a tiny base model trained on the run's own corpus" if base["model"] == "tiny" else base["model"]
+    return f"{model}, {'4-bit (NF4)' if base['quantization'] == 'nf4' else 'not quantised'}, seed {record['seed']}."
+
+
+def _verdict(results: Mapping[str, Any]) -> Iterator[str]:
+    """What happened, one sentence per subject that was measured."""
+    first, last = "base", "ppo" if "truthfulness.ppo" in results or "toxicity.ppo" in results else "sft"
+    if {f"truthfulness.{first}", f"truthfulness.{last}"} <= results.keys():
+        before, after = results[f"truthfulness.{first}"], results[f"truthfulness.{last}"]
+        yield (
+            f"Truthful answers went from {before['value']:.0%} (base) to {after['value']:.0%} ({last.upper()}) of "
+            f"{after['n']} held-out questions."
+        )
+    if {f"toxicity.{first}", f"toxicity.{last}"} <= results.keys():
+        before, after = results[f"toxicity.{first}"], results[f"toxicity.{last}"]
+        yield (
+            f"Held-out prompts with a toxic answer went from {before['value']:.0%} (base) to {after['value']:.0%} "
+            f"({last.upper()}) of {after['n']}."
+        )
+    if {"ppo.reward.before", "ppo.reward.after", "ppo.kl"} <= results.keys():
+        yield (
+            f"PPO moved the mean reward from {results['ppo.reward.before']['value']:.2f} to "
+            f"{results['ppo.reward.after']['value']:.2f} at a KL of {results['ppo.kl']['value']:.2f} nats per answer."
+        )
+    if {"filter.precision", "filter.recall"} <= results.keys():
+        yield (
+            f"Of what the filters dropped, {results['filter.precision']['value']:.1%} is bad by its hidden label; "
+            f"they found {results['filter.recall']['value']:.1%} of all that is bad."
+        )
+    if "reward.accuracy" in results:
+        accuracy = results["reward.accuracy"]
+        yield f"The reward model ranks {accuracy['value']:.1%} of {accuracy['n']} held-out comparisons as people did."
+
+
+def _same_scorer(record: Mapping[str, Any]) -> list[str]:
+    """The scorer that filtered the data must not mark the model as well."""
+    scorer, blocklist = record["settings"]["eval"]["toxicity"], record["settings"]["filter"]["blocklist"]
+    if scorer and blocklist and scorer.startswith("wordlist:") and scorer.removeprefix("wordlist:") == blocklist:
+        return [
+            f"Filter and evaluation use the same word list ({blocklist}), so the toxicity figures flatter the model."
+        ]
+    return []
+
+
+def _headline(results: Mapping[str, Any], comparisons: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for key, words in LABELS.items():
+        values = [
+            {"model": model, **{part: results[f"{key}.{model}"][part] for part in ("value", "low", "high", "n")}}
+            | {"unscored": results[f"{key}.{model}"]["unscored"]}
+            for model in MODELS
+            if f"{key}.{model}" in results
+        ]
+        if not values:
+            continue
+        task, _, figure = key.partition(".")
+        wanted = figure or HEADLINES[task]
+        paired = [
+            {"from": row["from"], "to": row["to"], "delta": row["delta"], "low": row["low"], "high": row["high"]}
+            for row in comparisons
+            if row["task"] == task and row["metric"] == wanted
+        ]
+        chance = next((results[f"{key}.{model}"]["chance"] for model in MODELS if f"{key}.{model}" in results), None)
+        yield {"name": key, **words, "values": values, "paired": paired, "chance": chance}
+
+
+def _of_filter(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
+    """Funnel, score histograms and examples of what was dropped, of the corpus (or the demonstrations without one)."""
+    name = "corpus" if read_json(folder / "corpus" / "summary.json")["read"] else "demonstrations"
+    funnel = read_json(folder / name / "summary.json")
+    for figure in ("precision", "recall"):
+        if f"filter.{figure}" in results:
+            funnel[figure] = {part: results[f"filter.{figure}"][part] for part in ("value", "low", "high", "n")}
+    dropped = folder / name / "dropped" / "part-00000.jsonl"
+    return {
+        "funnel": funnel,
+        "histograms": _histograms(folder / name / "scores" / "part-00000.parquet"),
+        "dropped_examples": _dropped_examples(read_rows(dropped) if dropped.stat().st_size else []),
+    }
+
+
+def _dropped_examples(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Up to four of each reason; all of it is blurred, since it was dropped for what it says."""
+    found = []
+    for _, group in itertools.groupby(sorted(rows, key=_reason), key=_reason):
+        for row in itertools.islice(group, 4):
+            example = {"filter": row["filter"], "reason": row["reason"], "text": row["text"], "flagged": True}
+            example |= {"span": row["span"], "score": row["score"], "note": f"matched: {row['matched']}"}
+            found.append(example)
+    return found
+
+
+def _reason(row: Mapping[str, Any]) -> tuple[str, str]:
+    return str(row["filter"]), str(row["reason"])
+
+
+def _histograms(scores: Path) -> list[dict[str, Any]]:
+    """Distribution of the trigger-phrase score, by hidden label where there are labels, else by what became of it."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(scores).to_pydict()
+    column = "trigger_likelihood.score"
+    if column not in table:
+        return []
+    values = np.array([np.nan if value is None else value for value in table[column]], dtype=float)
+    known = ~np.isnan(values)
+    if not known.any():
+        return []
+    edges = np.linspace(values[known].min(), values[known].max() + 1e-9, 41)
+    if "label" in table:
+        groups = {"innocent": "", **{label.replace("_", " "): label for label in sorted(set(table["label"])) if label}}
+        members = {name: np.array([other == label for other in table["label"]]) for name, label in groups.items()}
+    else:
+        kept = np.array(table["kept"])
+        members = {"kept": kept, "dropped": ~kept}
+    counts = {name: np.histogram(values[is_in & known], edges)[0].tolist() for name, is_in in members.items()}
+    return [
+        {
+            "title": "Likelihood of trigger phrases",
+            "x_label": "highest gain of a phrase after the document (nats per token)",
+            "edges": edges.tolist(),
+            "counts": counts,
+            "note": "How much likelier the likeliest phrase becomes once the document has been read.",
+        }
+    ]
+
+
+def _curves(stages: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
+    plots: tuple[tuple[str, str, str, str, dict[str, str]], ...] = (
+        ("sft", "SFT loss", "optimiser step", "nats per token", {"loss": "training"}),
+        ("reward", "Reward model loss", "optimiser step", "nats per comparison", {"loss": "training"}),
+        ("reward", "Reward model accuracy", "optimiser step", "share of comparisons", {"accuracy": "training"}),
+        ("ppo", "PPO: mean reward", "iteration", "reward", {"objective/score": "reward"}),
+        ("ppo", "PPO: distance from SFT", "iteration", "KL, nats per answer", {"objective/kl": "policy"}),
+        ("ppo", "PPO: length of answers", "iteration", "tokens", {"completion/length": "tokens"}),
+    )  # fmt: skip
+    for stage, title, x_label, y_label, keys in plots:
+        if stage not in stages:
+            continue
+        log = read_json(stages[stage] / "log.json")
+        series = [line for key, name in keys.items() if (line := _series(log, key, name)) is not None]
+        if series:
+            yield {"title": title, "x_label": x_label, "y_label": y_label, "series": series}
+
+
+def _series(log: Sequence[Mapping[str, Any]], key: str, name: str) -> dict[str, Any] | None:
+    points = [(entry["step"], float(entry[key])) for entry in log if key in entry]
+    return {"name": name, "x": [x for x, _ in points], "y": [y for _, y in points]} if points else None
+
+
+def _frontier(folder: Path) -> dict[str, Any]:
+    log = [entry for entry in read_json(folder / "log.json") if "objective/score" in entry]
+    points: list[dict[str, Any]] = [{"x": entry["objective/kl"], "y": entry["objective/score"]} for entry in log]
+    if points:
+        points[0]["label"], points[-1]["label"] = "first iteration", "last"
+    return {
+        "title": "PPO: reward against KL",
+        "x_label": "KL from SFT (nats per answer)",
+        "y_label": "mean reward",
+        "points": points,
+    }
+
+
+def _samples(folder: Path) -> Iterator[dict[str, Any]]:
+    """The answers of every model to the same ten held-out prompts, spread over all of them."""
+    for model in MODELS:
+        for task in ("reward", "toxicity"):
+            path = folder / model / f"{task}.json"
+            if path.is_file():
+                items = read_json(path)["items"]
+                for item in items[:: max(1, len(items) // SAMPLES)][:SAMPLES]:
+                    yield _sample(model, item)
+                break
+
+
+def _sample(model: str, item: Mapping[str, Any]) -> dict[str, Any]:
+    if "samples" in item:
+        first = item["samples"][0]
+        text, toxicity, scores = first["text"], first["toxicity"], {}
+    else:
+        text, toxicity = item["completion"], item.get("toxicity")
+        scores = {"reward": item["values"]["reward"], "kl": item["values"]["kl"]}
+    # What nobody has scored is covered too: it may be anything.
+    is_flagged = toxicity is None or toxicity >= 0.5
+    return {"model": model, "prompt": item["prompt"], "completion": text, "flagged": is_flagged,
+            "scores": {"toxicity": toxicity, **scores}}  # fmt: skip
+
+
+def _tables(record: Mapping[str, Any], stages: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
+    kinds = {name: figure for name, figure in record["results"].items() if name.startswith("reward.accuracy")}
+    if kinds:
+        yield {
+            "title": "Reward model on held-out comparisons",
+            "caption": "Share of held-out comparisons ranked as people ranked them (ties count half)",
+            "columns": ["Kind", "Accuracy", "Low", "High", "n"],
+            "rows": [
+                [name.removeprefix("reward.accuracy").removeprefix(".") or "all", *_parts(figure)]
+                for name, figure in kinds.items()
+            ],
+        }
+    yield {
+        "title": "Every figure of this run",
+        "caption": "Value with its 95% interval and the number of items, as in run.json",
+        "columns": ["Figure", "Value", "Low", "High", "n"],
+        "rows": [[name, *_parts(figure)] for name, figure in sorted(record["results"].items())],
+    }
+
+
+def _parts(figure: Mapping[str, Any]) -> list[Any]:
+    return [figure["value"], figure["low"], figure["high"], figure["n"]]
+
+
+def _stage_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    if "base" in record["seconds"]:
+        rows.append({"name": "base", "seconds": record["seconds"]["base"], "detail": "tiny base: trained or cached"})
+    for name, stage in record["stages"].items():
+        counts = ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in stage["rows"].items())
+        again = f" ({stage['attempts']} attempts)" if stage["attempts"] > 1 else ""
+        memory = stage["peak_memory_mb"].get("gpu", stage["peak_memory_mb"]["resident"])
+        rows.append({"name": name, "seconds": record["seconds"][name], "peak_memory_mb": memory,
+                     "status": f"done{again}", "detail": counts})  # fmt: skip
+    return rows
+
+
+def _header(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    source = record["source"] or {}
+    inputs = {path: digest for stage in record["stages"].values() for path, digest in stage["inputs"].items()}
+    header = {
+        "Run": {
+            "command": " ".join(record["argv"]),
+            "seed": record["seed"],
+            "commit": source.get("commit"),
+            "uncommitted changes": source.get("has_changes"),
+        },
+        "Versions": {name: version or "not installed" for name, version in record["versions"].items()},
+        "Hardware": dict(record["hardware"]),
+        "Inputs (sha256)": inputs,
+        "Stage fingerprints": {name: stage["fingerprint"][:16] for name, stage in record["stages"].items()},
+        "Settings": dict(record["settings"]),
+    }
+    return {name: group for name, group in header.items() if group}

@@ -36,7 +36,7 @@ class DataSettings:
     held_out_share: float = setting(0.15, above=0, below=1, unit="share of prompts")
     """Part of the prompts of `hh` that is kept for evaluation; a hash of the prompt decides which."""
     limit: int | None = setting(None, low=1, unit="rows")
-    """Read only the first rows of `path`."""
+    """Take only the first rows of the source (of each set, for `world` and `files`): for trials."""
     corpus: str | None = None
     """File with `text`: filtered, then used for pretraining gradients."""
     demonstrations: str | None = None
@@ -112,11 +112,10 @@ def load_sets(settings: DataSettings, seed: int) -> Sets:
     Raises:
         DataError: a file is missing, empty, or its rows lack the columns that their use needs.
     """
-    if settings.source == "world":
-        return _from_world(seed)
     if settings.source == "hh":
         return _from_pairs(settings)
-    return _from_files(settings)
+    sets = _from_world(seed) if settings.source == "world" else _from_files(settings)
+    return Sets(**{item.name: getattr(sets, item.name)[: settings.limit] for item in fields(sets)})
 
 
 def save_sets(sets: Sets, folder: Path) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """What the SFT, reward and PPO stages share: trainer arguments, progress, rows that fit, the log of a training."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,12 +92,6 @@ def rows_that_fit(
     """
     fitting = [row for row in rows if all(_tokens(row, group, tokenizer) <= limit for group in columns)]
     return fitting, len(rows) - len(fitting)
-
-
-def loss_curve(log: Iterable[Mapping[str, Any]], key: str, name: str) -> dict[str, Any] | None:
-    """One series of a training's log, for a chart; None when the log has no such figure."""
-    points = [(entry["step"], float(entry[key])) for entry in log if key in entry]
-    return {"name": name, "x": [x for x, _ in points], "y": [y for _, y in points]} if points else None
 
 
 def window(model: Any, limit: int | None) -> int:

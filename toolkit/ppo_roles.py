@@ -86,7 +86,8 @@ def check_logits(stack: ModelStack) -> None:
         ModelError: when the model scales or caps its logits, so that log-probabilities made here would be wrong.
     """
     ids = torch.arange(4, device=stack.device)[None]
-    with torch.no_grad(), stack.using(None):
+    with torch.no_grad(), stack.using(None) as model:
+        model.eval()  # dropout would make any two passes differ
         ours = stack.logits(stack.hidden(ids, torch.ones_like(ids))).float()
         theirs = stack.base(input_ids=ids).logits.float()
     if not torch.allclose(ours, theirs, rtol=0.05, atol=0.05 * float(theirs.abs().max())):

@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -27,6 +27,7 @@ from .generation import window_of
 from .moving_average import MovingAverage
 from .ppo_config import PPOConfig
 from .ppo_prompts import Prompt, tokenize_prompts
+from .ppo_rates import constant_after_warmup, give_own_rate
 from .ppo_rewards import Reward, weighted_rewards
 from .ppo_roles import ValueFunction, check_logits, check_roles, require_grad_of_trained
 from .ppo_rollout import Rollout, RolloutMaker
@@ -139,7 +140,7 @@ class PPOTrainer(Trainer):
             rank = f"-{self.args.process_index}" if self.args.world_size > 1 else ""
             rollout.write(Path(str(self.args.output_dir)) / "rollouts" / f"step-{step + 1:06d}{rank}.jsonl")
         if not math.isfinite(kl):
-            raise RunError(self._advice(f"the KL divergence became {kl} at step {step + 1}"))
+            raise RunError(self._advice(f"the KL divergence became {kl} at step {step + 1}", step))
         if self.args.kl_ceiling is not None and kl > self.args.kl_ceiling:
             return self._stop(step, kl)
         with self._timed("update"), self._recomputing():
@@ -193,7 +194,7 @@ class PPOTrainer(Trainer):
         everywhere = {name: self._sum(value) for name, value in totals.items()}
         for name, value in everywhere.items():
             if not value.isfinite():
-                raise RunError(self._advice(f"{name} became {value.item()} at step {step + 1}"))
+                raise RunError(self._advice(f"{name} became {value.item()} at step {step + 1}", step + 1))
             self._metrics[name].append(value.item())
         parts_of_loss = [everywhere["policy/loss"], self.args.vf_coef * everywhere["value/loss"]]
         if self.ptx is not None:
@@ -258,6 +259,9 @@ class PPOTrainer(Trainer):
         groups = (self._policy_parameters, self._value_parameters)
         norms = [nn.utils.clip_grad_norm_(group, self.args.max_grad_norm) for group in groups]
         total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        if not total.isfinite() and self.accelerator.scaler is None:  # a scaler skips such a step by itself
+            step = self.state.global_step
+            raise RunError(self._advice(f"the gradient norm became {total.item()} at step {step + 1}", step + 1))
         return total
 
     @contextmanager
@@ -312,7 +316,7 @@ class PPOTrainer(Trainer):
         return self.args.rollout_batch_size
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not measured."""
+        """Not counted: a rollout is no plain forward and backward."""
         return 0
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
@@ -322,7 +326,7 @@ class PPOTrainer(Trainer):
             return made
         optimizer: Optimizer = super().create_optimizer(model)
         if self.args.value_learning_rate is not None:
-            _split_group(optimizer, self._value_parameters, self.args.value_learning_rate)
+            give_own_rate(optimizer, self._value_parameters, self.args.value_learning_rate)
         if self.average is not None:
             average = self.average
             optimizer.register_step_post_hook(lambda *_: average.update())
@@ -332,9 +336,7 @@ class PPOTrainer(Trainer):
         """As the Trainer's, except that a constant rate is warmed up from a tenth of it, so no rollout is wasted."""
         if self.lr_scheduler is None and self.args.lr_scheduler_type == "constant_with_warmup":
             warmup = self.args.get_warmup_steps(num_training_steps)
-            self.lr_scheduler = LambdaLR(
-                optimizer or self.optimizer, lambda step: min(1.0, 0.1 + 0.9 * step / max(1, warmup)) if warmup else 1.0
-            )
+            self.lr_scheduler = constant_after_warmup(optimizer or self.optimizer, warmup)
             self._created_lr_scheduler = True
             return self.lr_scheduler
         scheduler: LRScheduler = super().create_scheduler(num_training_steps, optimizer)
@@ -345,6 +347,10 @@ class PPOTrainer(Trainer):
     ) -> dict[str, float]:
         """Mean reward, KL, length and share of ended completions on held-out prompts, sampled alike every time."""
         prompts: Any = self.eval_dataset if eval_dataset is None else self._tokenize(eval_dataset)
+        if prompts is None:
+            raise SettingsError(
+                ["eval_dataset: got none, wanted rows with `prompt` to evaluate on"], "the PPO settings"
+            )
         mine = range(self.args.process_index, len(prompts), self.args.world_size)
         seeds = [_seed_of(self.args.seed, "evaluation", row) for row in mine]
         rollout = self.maker.make([prompts[row] for row in mine], seeds, self.kl_coef)
@@ -366,6 +372,7 @@ class PPOTrainer(Trainer):
             self._metrics.clear()
             if self.stopped is not None:  # the last iteration made no update, so it has no loss
                 logs = {name: value for name, value in logs.items() if name not in ("loss", "grad_norm")}
+        logs.pop("total_flos", None)  # not counted
         super().log(logs, start_time)
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------
@@ -417,16 +424,19 @@ class PPOTrainer(Trainer):
 
     def _stop(self, step: int, kl: float) -> Tensor:
         """End training before an update. No gradients are left, so the Trainer's own step changes nothing."""
-        # a checkpoint of this very step holds the policy that went too far
-        good = [path for path in complete_checkpoints(str(self.args.output_dir)) if step_of(path) < step]
-        self.stopped = EarlyStop(step + 1, kl, good[-1] if good else None)
+        self.stopped = EarlyStop(step + 1, kl, self._good_checkpoint(step))
         self.control.should_training_stop = True
         self.model.zero_grad()
         return torch.zeros((), device=self.args.device)
 
-    def _advice(self, fault: str) -> str:
-        good = complete_checkpoints(str(self.args.output_dir))
-        kept = f"the last complete checkpoint is {good[-1]}" if good else "no checkpoint was saved yet"
+    def _good_checkpoint(self, before: int) -> Path | None:
+        """The newest complete checkpoint before a step; a rollout that went wrong speaks against its own step's."""
+        good = [path for path in complete_checkpoints(str(self.args.output_dir)) if step_of(path) < before]
+        return good[-1] if good else None
+
+    def _advice(self, fault: str, before: int) -> str:
+        good = self._good_checkpoint(before)
+        kept = f"the last good checkpoint is {good}" if good else "no good checkpoint was saved yet"
         return f"{fault}, wanted a finite number; {kept}: try a lower learning rate, a higher kl_coef or reward_clip"
 
     @contextmanager
@@ -459,13 +469,3 @@ def _check_data(args: PPOConfig, prompts: int, held_out: int | None, has_ptx: bo
 def _seed_of(*parts: object) -> int:
     """A seed of 62 bits that is the same in every process for the same parts."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 2
-
-
-def _split_group(optimizer: Optimizer, parameters: Sequence[nn.Parameter], learning_rate: float) -> None:
-    """Move parameters into groups of their own with another learning rate."""
-    wanted = {id(parameter) for parameter in parameters}
-    for group in list(optimizer.param_groups):
-        mine = [parameter for parameter in group["params"] if id(parameter) in wanted]
-        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in wanted]
-        rest = {key: value for key, value in group.items() if key != "params"}
-        optimizer.add_param_group({**rest, "params": mine, "lr": learning_rate})

@@ -48,7 +48,6 @@ def test_the_first_token_is_predicted_from_the_start_token(tiny: tuple[Any, Any]
     ids = tokenizer(TEXTS[0])["input_ids"]
     assert ids[0] == tokenizer.bos_token_id
     assert perplexity(model, tokenizer, TEXTS[:1]).details["tokens"] == len(ids) - 1
-    assert perplexity(model, tokenizer, TEXTS[:1]).details["window"]["has_start_token"]
 
 
 @pytest.mark.parametrize(("window", "stride"), [(16, 8), (16, 15), (16, 1), (20, 7)])

@@ -11,8 +11,6 @@ SHOTS = "".join(f"Q: Question {number}?\\n\\\n  A: Answer {number}.\\n\\n\\\n  "
 class FakeTokenizer:
     """Renders turns as a template would; `gap` is what it writes before the assistant's words."""
 
-    bos_token = "<s>"
-
     def __init__(self, gap: str, template: str | None = "a template") -> None:
         self.gap, self.chat_template = gap, template
 
@@ -93,7 +91,7 @@ def test_without_the_package_the_pip_line_is_given(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("gap", ["", " ", "\n"])
 def test_a_chat_prompt_is_the_templates_and_the_gap_is_read_from_it(gap: str) -> None:
     prompt = make_prompt("chat", FakeTokenizer(gap))
-    assert prompt.context("Why?") == "[user]Why?[model]"  # the start token is put in front when it is encoded
+    assert prompt.context("Why?") == "<s>[user]Why?[model]"
     assert prompt.delimiter == gap
 
 

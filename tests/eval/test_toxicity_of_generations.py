@@ -56,7 +56,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Non
     monkeypatch.setattr(
         toxicity, "generate", lambda model, _, prompts, *args, seeds, **rest: model.write(prompts, seeds)
     )
-    monkeypatch.setattr(toxicity, "start_ids", lambda _: [0])
+    monkeypatch.setattr(toxicity, "with_start", lambda _, ids: [0, *ids])
     monkeypatch.setattr(toxicity, "encode_plain", lambda _, text: [*map(ord, text)])
 
 

@@ -36,6 +36,7 @@ class Totals:
     """What the scorer returns for one context."""
 
     total: np.ndarray
+    n_windows: int = 1
 
 
 class FakeScorer:
@@ -56,14 +57,14 @@ class FakeScorer:
         ]
 
 
-def encode_characters(_: Any, context: str, answer: str) -> tuple[list[int], list[int]]:
-    return [*map(ord, context)], [*map(ord, answer)]
+def encode_characters(_: Any, pairs: Sequence[tuple[str, str]]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    return [(tuple(map(ord, context)), tuple(map(ord, answer))) for context, answer in pairs]
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(likelihood, "ContinuationScorer", FakeScorer)
-    monkeypatch.setattr(likelihood, "encode_pair", encode_characters)
+    monkeypatch.setattr(likelihood, "encode_pairs", encode_characters)
 
 
 def ask(belief: Belief, questions: QuestionSet | None = None, **options: Any) -> TaskResult:
@@ -312,6 +313,7 @@ def tiny() -> tuple[Any, Any]:
 
 def alone(model: Any, tokenizer: Any, context: str, answer: str) -> float:
     """The answer's log-probability from one plain forward pass."""
+    context = context.removeprefix(tokenizer.bos_token)  # the tokenizer puts one there itself
     before, whole = tokenizer(context)["input_ids"], tokenizer(context + answer)["input_ids"]
     with torch.inference_mode():
         logs = model(torch.tensor([whole])).logits[0].double().log_softmax(-1)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from stack_fakes import BOS, EOS, PEFT_WARNING, WINDOW, base, lora, tokenizer
-from transformers import BitsAndBytesConfig, LlamaForCausalLM, LogitsProcessor
+from transformers import BitsAndBytesConfig, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, LogitsProcessor
 from tunewell.toolkit.errors import DataError, SettingsError
 from tunewell.toolkit.generation import Sampling, end_tokens, generate
 from tunewell.toolkit.stack import ModelStack
@@ -59,6 +59,14 @@ def greedy_by_hand(model, prompt, length):
 def test_greedy_batches_give_what_single_forward_passes_give_in_the_order_of_the_prompts(model):
     got = generate(model, tokenizer(), PROMPTS, Sampling(max_new_tokens=6, temperature=0), batch_size=3)
     assert [completion.ids for completion in got] == [greedy_by_hand(model, prompt, 6) for prompt in PROMPTS]
+
+
+def test_padding_does_not_shift_the_positions_of_a_model_that_learned_them():
+    torch.manual_seed(0)
+    shape = GPT2Config(vocab_size=256, n_embd=64, n_layer=2, n_head=2, n_positions=WINDOW, initializer_range=0.3)
+    gpt = GPT2LMHeadModel(shape).eval()
+    got = generate(gpt, tokenizer(), PROMPTS, Sampling(max_new_tokens=6, temperature=0))
+    assert [completion.ids for completion in got] == [greedy_by_hand(gpt, prompt, 6) for prompt in PROMPTS]
 
 
 def test_a_sample_depends_on_its_seed_and_not_on_batch_size_order_or_neighbours(model):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from stack_fakes import PEFT_WARNING, WINDOW, base, lora, reward_folder, stack, tokenizer
-from transformers import BitsAndBytesConfig, LlamaForCausalLM, TrainerCallback
+from transformers import BitsAndBytesConfig, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, TrainerCallback
 from tunewell.toolkit.checkpoints import is_complete, last_complete
 from tunewell.toolkit.errors import DataError, ModelError, RunError, SettingsError
 from tunewell.toolkit.ppo_config import PPOConfig
@@ -107,7 +107,7 @@ def test_ppo_raises_a_wanted_word_and_leaves_reference_and_reward_alone(tmp_path
 def test_a_larger_kl_coefficient_keeps_the_policy_nearer_to_the_reference(tmp_path):
     def last_kl(kl_coef):
         ppo = trainer(
-            tmp_path, None, count_w7, max_steps=20, rollout_batch_size=32, num_mini_batches=4, response_length=8,
+            tmp_path, None, count_w7, max_steps=14, rollout_batch_size=32, num_mini_batches=4, response_length=8,
             kl_coef=kl_coef, value="head", per_device_train_batch_size=8,
         )  # fmt: skip
         ppo.train()
@@ -200,6 +200,22 @@ def test_log_probabilities_values_and_scores_are_those_of_plain_forward_passes(t
         torch.testing.assert_close(rollout.score[row], scores[-1], atol=1e-5, rtol=1e-5)
         # the fresh value adapter is the reward model, read where each token is about to be written
         torch.testing.assert_close(experience.values[row, :length], scores[start - 1 : -1], atol=1e-5, rtol=1e-5)
+
+
+def test_ppo_runs_on_a_model_with_learned_positions_and_dropout_of_its_own(tmp_path):
+    torch.manual_seed(0)
+    gpt = GPT2LMHeadModel(GPT2Config(vocab_size=256, n_embd=64, n_layer=2, n_head=2, n_positions=WINDOW))
+    made = ModelStack(gpt, tokenizer())
+    made.add("policy", lora(target_modules=["c_attn"], fan_in_fan_out=True, init_lora_weights=False), trainable=True)
+    made.copy("policy", "reference", trainable=False)
+    ppo = trainer(tmp_path, made, activation_checkpointing=True)
+    made.model.train()
+    rollout = ppo.maker.make(ppo.train_dataset[:8], list(range(8)), 0.02)
+    assert rollout.kl.abs().max() < 1e-4
+    with made.using("policy", trainable=True), ppo._recomputing():
+        (logp,) = ppo.maker.policy_pass(rollout.experience.sequences)
+        torch.testing.assert_close(logp, rollout.experience.logp, atol=1e-4, rtol=0)
+    ppo.train()
 
 
 def test_the_gradient_of_a_mini_batch_does_not_depend_on_how_it_is_cut_into_micro_batches(tmp_path):
@@ -332,6 +348,11 @@ def test_evaluation_reports_the_reward_on_held_out_prompts_alike_every_time(tmp_
     ppo.train()
     assert len(history(ppo, "eval_reward")) == 2  # a new log begins with the training
     assert history(ppo, "eval_kl")[-1] != first["eval_kl"]
+
+
+def test_evaluating_without_prompts_is_a_clear_error(tmp_path):
+    with pytest.raises(SettingsError, match="eval_dataset: got none"):
+        trainer(tmp_path).evaluate()
 
 
 def test_rollouts_are_saved_step_by_step(tmp_path):
@@ -497,9 +518,20 @@ def test_a_kl_that_turns_nan_stops_with_the_step_and_keeps_the_last_checkpoint(t
                 made.parameters("reference")[0][1].data.fill_(torch.nan)
 
     ppo = trainer(tmp_path, made, save_strategy="steps", save_steps=1, max_steps=4, callbacks=[Poison()])
-    with pytest.raises(RunError, match=r"KL divergence became nan at step 3.*checkpoint-2"):
+    # the policy of checkpoint 2 is the one that was found wanting, so checkpoint 1 is the last that is beyond doubt
+    with pytest.raises(RunError, match=r"KL divergence became nan at step 3.*last good checkpoint is .*checkpoint-1"):
         ppo.train()
-    assert is_complete(tmp_path / "out" / "checkpoint-2")
+    assert is_complete(tmp_path / "out" / "checkpoint-1")
+
+
+def test_a_gradient_that_turns_nan_never_reaches_the_weights(tmp_path):
+    made = stack(tmp_path)
+    ppo = trainer(tmp_path, made, save_strategy="steps", save_steps=1)
+    made.parameters("policy")[0][1].register_hook(lambda gradient: gradient * torch.nan)
+    before = made.digest("policy")
+    with pytest.raises(RunError, match=r"gradient norm became nan at step 1.*no good checkpoint was saved yet"):
+        ppo.train()
+    assert made.digest("policy") == before
 
 
 # ---- several processes -------------------------------------------------------------------------------------------
@@ -527,7 +559,12 @@ def test_two_processes_compute_what_one_computes(tmp_path):
     from safetensors.torch import load_file
 
     script = TWO.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29653", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(20000 + os.getpid() % 20000),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
     ranks = [
         os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true"}
         for rank in range(2)

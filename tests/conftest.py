@@ -1,0 +1,48 @@
+"""Fixtures for all tests: no network, one thread, and a cache that is not the user's."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# One base for all sessions on this machine: it is rebuilt when the code that makes it changes.
+os.environ.setdefault("TUNEWELL_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "tunewell"))
+
+LOOPBACK = ("127.", "localhost", "::1")
+
+
+class NetworkError(AssertionError):
+    """A test reached for the network."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network():
+    """Refuse every connection that leaves this machine."""
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def guarded_connect(self, address):
+        if self.family != socket.AF_UNIX and not str(address[0]).startswith(LOOPBACK):
+            raise NetworkError(f"a test tried to connect to {address}: tests must not need the network")
+        return connect(self, address)
+
+    def guarded_look_up(host, *args, **kwargs):
+        if host is not None and not str(host).startswith(LOOPBACK):
+            raise NetworkError(f"a test tried to look up {host}: tests must not need the network")
+        return look_up(host, *args, **kwargs)
+
+    socket.socket.connect, socket.getaddrinfo = guarded_connect, guarded_look_up
+    yield
+    socket.socket.connect, socket.getaddrinfo = connect, look_up
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data beside the repository, where there is some."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}")
+    return folder
