@@ -1,1 +1,49 @@
 """Judge documents, never change them."""
+
+from .base import Filter, Limit, Verdict, decide
+from .blocklist import Blocklist, BlocklistFilter, Hit
+from .calibration import (
+    Calibration,
+    Comparison,
+    Estimate,
+    Outcome,
+    compare,
+    outcome_at,
+    threshold_for_precision,
+    threshold_for_rate,
+    threshold_for_recall,
+)
+from .matching import Pattern
+from .normalise import fold, fold_with_offsets
+from .phrase_file import Axis, dump_phrases, load_phrases, with_thresholds
+from .rules import LengthFilter, RepetitionFilter
+from .trigger import TriggerLikelihoodFilter
+
+__all__ = [
+    "Axis",
+    "Blocklist",
+    "BlocklistFilter",
+    "Calibration",
+    "Comparison",
+    "Estimate",
+    "Filter",
+    "Hit",
+    "LengthFilter",
+    "Limit",
+    "Outcome",
+    "Pattern",
+    "RepetitionFilter",
+    "TriggerLikelihoodFilter",
+    "Verdict",
+    "compare",
+    "decide",
+    "dump_phrases",
+    "fold",
+    "fold_with_offsets",
+    "load_phrases",
+    "outcome_at",
+    "threshold_for_precision",
+    "threshold_for_rate",
+    "threshold_for_recall",
+    "with_thresholds",
+]

@@ -1,26 +1,29 @@
 """The command line: `tunewell run`, and what shows its results."""
 
-import errno
-import json
 import os
 import sys
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
 
 from .. import __version__
-from ..toolkit.errors import RunError, TunewellError
+from ..toolkit.errors import RunError, SettingsError, TunewellError
+from ..toolkit.files import DISK_FULL, JSON_OPTIONS
 
 HELP = "Make a language model helpful, honest and harmless on one consumer GPU."
+DEBUG = "--debug"
+# Rust hides the number of an error, and torch.save says nothing of the disk at all; these are their words.
+DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "unexpected pos ", "iostream error")
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 RecipeArgument = Annotated[
     str,
-    typer.Argument(metavar="[RECIPE]", help="A YAML file, or the name of a bundled recipe (see `tunewell recipes`)."),
+    typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a bundled recipe (see `tunewell recipes`)."),
 ]
 OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Settings that win over the recipe's.")
+    list[str] | None, typer.Argument(metavar="section.key=value", help="Settings that win over the recipe's.")
 ]
 OutOption = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder of the run. Default: runs/NAME, the recipe's name.")
@@ -35,17 +38,20 @@ SetAsideOption = Annotated[
 ]
 
 
-@app.callback()
-def options(
-    context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the stack trace of a fault.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    """Options of every command."""
-    context.obj = {"debug": debug}
-    if version:
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option(DEBUG, help="Show the stack trace of a fault; may stand anywhere.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Options of every command."""
 
 
 @app.command()
@@ -115,7 +121,7 @@ def recipes(
 ) -> None:
     """List the bundled recipes, print one, or explain every setting."""
     from ..toolkit.settings import field_help
-    from .recipe import Recipe, bundled_recipes, find_recipe, recipe_text
+    from .recipe import Recipe, bundled_recipes, find_recipe, first_sentence, recipe_text
 
     if explain:
         for path, text in field_help(Recipe).items():
@@ -124,8 +130,7 @@ def recipes(
         typer.echo(recipe_text(find_recipe(name)), nl=False)
     else:
         for recipe, file in bundled_recipes().items():
-            first = next((line[2:] for line in recipe_text(file).splitlines() if line.startswith("# ")), "")
-            typer.echo(f"{recipe:<12} {first}")
+            typer.echo(f"{recipe:<12} {first_sentence(recipe_text(file))}")
 
 
 def main() -> None:
@@ -133,9 +138,9 @@ def main() -> None:
     # Offered to the libraries before they load: none of them reports back unless the user wants it to.
     for name, value in (("HF_HUB_DISABLE_TELEMETRY", "1"), ("TOKENIZERS_PARALLELISM", "false")):
         os.environ.setdefault(name, value)
-    is_debug = "--debug" in sys.argv
+    is_debug = DEBUG in sys.argv
     try:
-        app()
+        app([DEBUG] * is_debug + [argument for argument in sys.argv[1:] if argument != DEBUG])
     except Exception as error:
         fault = _user_fault(error)
         if fault is None or is_debug:
@@ -162,6 +167,8 @@ def _run_stages(
         given.insert(0, recipe)
         recipe = DEFAULT
     settings = read_recipe(find_recipe(recipe), given)
+    if last is not None and last not in settings.stages:
+        raise SettingsError([f"stages: got {list(settings.stages)}, wanted {last!r} among them for this command"])
 
     _calm_libraries()
     from .console import Console
@@ -183,6 +190,7 @@ def _run_stages(
 
 def _calm_libraries() -> None:
     """Leave the screen to our own progress bars and messages."""
+    import logging
     import warnings
 
     import datasets
@@ -192,13 +200,15 @@ def _calm_libraries() -> None:
     warnings.simplefilter("ignore", FutureWarning)
     warnings.simplefilter("ignore", DeprecationWarning)
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends a package that nothing here needs
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
 def _result(tree: dict[str, Any], as_json: bool, text: str) -> None:
-    print(json.dumps(tree) if as_json else text)
+    # A figure that was not measured is null: JSON knows no NaN.
+    print(orjson.dumps(tree, option=JSON_OPTIONS).decode() if as_json else text)
 
 
 def _user_fault(error: BaseException) -> TunewellError | None:
@@ -207,12 +217,17 @@ def _user_fault(error: BaseException) -> TunewellError | None:
     while seen is not None:
         if isinstance(seen, TunewellError):
             return seen
-        is_full = isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT)
-        if is_full or "No space left on device" in str(seen):
+        is_full = isinstance(seen, OSError) and seen.errno in DISK_FULL
+        if is_full or any(words in str(seen) for words in DISK_FULL_WORDS):
             return RunError(
                 f"the disk is full ({seen}). Make room and give the same command again: it goes on where it stopped."
             )
         seen = seen.__cause__ or seen.__context__
+    if isinstance(error, OSError) and error.filename is not None:
+        return RunError(
+            f"cannot read or write {error.filename}: {error.strerror}. Mend it there, or choose other folders: --out for "
+            "the run, the environment variable TUNEWELL_CACHE for the tiny base."
+        )
     return None
 
 

@@ -1,5 +1,6 @@
 """The filter stage: judge every document and demonstration, keep what passes, and account for every row."""
 
+import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..eval.statistics import share_score
 from ..toolkit.base_settings import BaseSettings
-from ..toolkit.errors import SettingsError
 from ..toolkit.files import write_json
 from ..toolkit.rows import write_rows
 from ..toolkit.settings import setting
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FILTERS = Path(__file__).parents[1] / "filters"
 PART = "part-00000"
+CALIBRATION_SAMPLE = 500  # documents; the interval of a removal rate of 2% is then about 1% to 4%
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class FilterSettings:
     """YAML file of trigger phrases by axis, or the name of a bundled one (`default`, `world`); null: no such filter."""
     thresholds: dict[str, float] = setting(factory=dict, unit="nats per token")
     """Threshold of each axis of trigger phrases; wins over the one in the phrase file."""
+    removal_rate: float | None = setting(None, above=0, below=1, unit="share of documents")
+    """Where an axis has no threshold: set it so that it drops this share of a sample of the documents."""
     tokens_per_batch: int = setting(8192, low=64, unit="tokens")
     """Bound on the memory of one forward pass of the trigger-phrase filter."""
 
@@ -100,11 +103,12 @@ def run_filter(
         SettingsError: faulty lists or phrases, or axes without a threshold.
     """
     sets = load_sets(data, seed)
-    filters = make_filters(settings, base, before.base)
+    judged_sets = _judged_sets(sets)
+    filters = make_filters(settings, base, before.base, judged_sets["corpus"] or judged_sets["demonstrations"], seed)
     results: dict[str, Figure] = {}
     rows: dict[str, int] = {}
     kept: dict[str, list[Row]] = {}
-    for name, texts in _judged_sets(sets).items():
+    for name, texts in judged_sets.items():
         source = getattr(sets, name)
         with console.bar(f"filtering {name}") as advance:
             judged = judge(source, texts, filters, advance)
@@ -128,8 +132,17 @@ def run_filter(
     )
 
 
-def make_filters(settings: FilterSettings, base: BaseSettings, source: str) -> "dict[str, Filter]":
+def make_filters(
+    settings: FilterSettings, base: BaseSettings, source: str, texts: Sequence[str], seed: int
+) -> "dict[str, Filter]":
     """The filters that the settings ask for, by name, the cheap one first.
+
+    Args:
+        settings: which filters.
+        base: how the model of the trigger-phrase filter is held in memory.
+        source: folder or id of that model.
+        texts: what will be filtered; thresholds by removal rate are set on a sample of it.
+        seed: of that sample.
 
     Raises:
         SettingsError: faulty lists or phrases, or axes without a threshold.
@@ -141,7 +154,7 @@ def make_filters(settings: FilterSettings, base: BaseSettings, source: str) -> "
         blocklist = Blocklist.from_file(resource(settings.blocklist, "lists", ".txt"))
         filters["blocklist"] = BlocklistFilter(blocklist)
     if settings.phrases is not None:
-        filters["trigger_likelihood"] = _trigger_filter(settings, base, source)
+        filters["trigger_likelihood"] = _trigger_filter(settings, base, source, texts, seed)
     return filters
 
 
@@ -158,23 +171,30 @@ def judge(rows: Sequence[Row], texts: Sequence[str], filters: "Mapping[str, Filt
     return Judged(rows=rows, texts=texts, verdicts=verdicts)
 
 
-def _trigger_filter(settings: FilterSettings, base: BaseSettings, source: str) -> "Filter":
-    from ..filters.trigger import TriggerLikelihoodFilter, TriggerPhrases
+def _trigger_filter(
+    settings: FilterSettings, base: BaseSettings, source: str, texts: Sequence[str], seed: int
+) -> "Filter":
+    """The trigger-phrase filter, its missing thresholds set by the removal rate on a sample of the texts."""
+    from ..filters.calibration import threshold_for_rate
+    from ..filters.phrase_file import load_phrases, with_thresholds
+    from ..filters.trigger import TriggerLikelihoodFilter
     from ..toolkit.models import load_base
 
-    phrases = TriggerPhrases.from_file(resource(str(settings.phrases), "phrases", ".yaml"))
-    unknown = set(settings.thresholds) - set(phrases.axes)
-    if unknown:
-        raise SettingsError(
-            [
-                f"filter.thresholds: got the axes {', '.join(sorted(unknown))}, wanted ones of {settings.phrases} "
-                f"({', '.join(phrases.axes)})"
-            ]
-        )
+    axes = with_thresholds(load_phrases(resource(str(settings.phrases), "phrases", ".yaml")), settings.thresholds)
     model, tokenizer = load_base(source, base)
-    return TriggerLikelihoodFilter(
-        model, tokenizer, phrases.with_thresholds(settings.thresholds), tokens_per_batch=settings.tokens_per_batch
-    )
+    found = TriggerLikelihoodFilter.from_model(axes, model, tokenizer, tokens_per_batch=settings.tokens_per_batch)
+    missing = [axis.name for axis in axes if axis.threshold is None]
+    if not missing or settings.removal_rate is None:
+        return found
+    sample = random.Random(seed).sample(list(texts), min(len(texts), CALIBRATION_SAMPLE))
+    measured = [one.measures for one in found.measure(sample)]
+    thresholds = {
+        name: threshold_for_rate(
+            [one[name] for one in measured if name in one], settings.removal_rate, seed=seed
+        ).threshold
+        for name in missing
+    }
+    return replace(found, axes=with_thresholds(axes, thresholds))
 
 
 def _judged_sets(sets: Sets) -> dict[str, list[str]]:

@@ -1,10 +1,11 @@
 """A recipe is the settings of a whole run: which stages, on which data and base model, and each stage's own."""
 
 import difflib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ..toolkit.base_settings import TINY, BaseSettings
 from ..toolkit.errors import SettingsError
@@ -56,6 +57,10 @@ class Recipe:
     def faults(self) -> list[str]:
         """Stages out of order, and a tiny base without text to train it on."""
         found = []
+        if not self.name.strip() or Path(self.name).name != self.name:
+            found.append(f"name: got {self.name!r}, wanted a word that can name a folder")
+        if not self.stages:
+            found.append("stages: got none, wanted at least one of " + ", ".join(NEEDS))
         for index, name in enumerate(self.stages):
             lacking = [needed for needed in NEEDS[name] if needed not in self.stages[:index]]
             if lacking:
@@ -104,8 +109,9 @@ def recipe_text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def as_plain(value: Any) -> Any:
-    """Settings as plain values."""
-    from ..toolkit.settings import to_tree
-
-    return to_tree(value)
+def first_sentence(text: str) -> str:
+    """What a recipe is for: the first sentence of the comment that it opens with; empty without one."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    comment = " ".join(line.lstrip("# ") for line in lines)
+    sentence, stop, _ = comment.partition(". ")
+    return sentence + stop.strip()

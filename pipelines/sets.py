@@ -36,7 +36,8 @@ class DataSettings:
     held_out_share: float = setting(0.15, above=0, below=1, unit="share of prompts")
     """Part of the prompts of `hh` that is kept for evaluation; a hash of the prompt decides which."""
     limit: int | None = setting(None, low=1, unit="rows")
-    """Take only the first rows of the source (of each set, for `world` and `files`): for trials."""
+    """Take only the first rows of the source (of each set, for `world` and `files`): for trials. The rows that the
+    world's toxicity scorer is trained on are all taken."""
     corpus: str | None = None
     """File with `text`: filtered, then used for pretraining gradients."""
     demonstrations: str | None = None
@@ -66,15 +67,16 @@ class DataSettings:
             ]
         for name in ("path", *FILES):
             value = getattr(self, name)
-            if value is not None and Path(value).suffix and not Path(value).exists():
+            if value is not None and Path(value).suffix and not Path(value).expanduser().exists():
                 found.append(f"{name}: got {value!r}, wanted a file that exists (relative to {Path.cwd()})")
         return found
 
     def files(self) -> list[Path]:
-        """The local files that the settings name, for the chosen source."""
+        """The local files that the settings name, for the chosen source; of a folder, every file in it."""
         names = {"world": (), "hh": ("path",), "files": tuple(FILES)}[self.source]
-        paths = [Path(value) for name in names if (value := getattr(self, name)) is not None]
-        return [path for path in paths if path.is_file()]
+        paths = [Path(value).expanduser() for name in names if (value := getattr(self, name)) is not None]
+        every = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+        return [file for file in every if file.is_file()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,8 @@ def load_sets(settings: DataSettings, seed: int) -> Sets:
     if settings.source == "hh":
         return _from_pairs(settings)
     sets = _from_world(seed) if settings.source == "world" else _from_files(settings)
-    return Sets(**{item.name: getattr(sets, item.name)[: settings.limit] for item in fields(sets)})
+    rows = {item.name: getattr(sets, item.name)[: settings.limit] for item in fields(sets)}
+    return Sets(**(rows | {"toxicity_rows": sets.toxicity_rows}))
 
 
 def save_sets(sets: Sets, folder: Path) -> dict[str, int]:
@@ -153,18 +156,27 @@ def _from_world(seed: int) -> Sets:
     from ..toolkit.world import build_world
 
     world = build_world(seed)
+    # The world draws its talk anew for every set, so now and then it says the same thing twice. Of the questions, the
+    # base has read them all: what is measured there is which of two answers it gives.
+    read = "\n".join(row["text"] for row in world.corpus)
+    trained = {row["prompt"] for row in (*world.demonstrations, *world.comparisons, *world.prompts)}
+    questions = set(world.question_prompts())
+
+    def is_new(prompt: str) -> bool:
+        return prompt not in trained and (prompt in questions or prompt not in read)
+
     return Sets(
         corpus=world.corpus,
         demonstrations=world.demonstrations,
         comparisons=world.comparisons,
-        comparisons_held_out=world.comparisons_held_out,
+        comparisons_held_out=[row for row in world.comparisons_held_out if is_new(row["prompt"])],
         prompts=world.prompts,
         held_out_prompts=[
-            *({"prompt": prompt, "kind": "talk"} for prompt in world.talk_prompts),
+            *({"prompt": prompt, "kind": "talk"} for prompt in world.talk_prompts if is_new(prompt)),
             *({"prompt": prompt, "kind": "question"} for prompt in world.question_prompts()),
         ],
         questions=world.questions,
-        clean_text=[{"text": text} for text in world.clean_text],
+        clean_text=[{"text": text} for text in world.clean_text if text not in read],
         toxicity_rows=world.toxicity_rows,
     )
 
@@ -178,9 +190,10 @@ def _from_pairs(settings: DataSettings) -> Sets:
             f"{path}: the first row has the columns {', '.join(rows[0])}; wanted `chosen` and `rejected`, each a whole "
             "dialogue. For rows that also have `prompt`, use data.source=files and data.comparisons=FILE."
         )
-    pairs, rejected = parse_hh_rows(rows)
-    if not pairs:
-        raise DataError(f"{path}: none of {len(rows)} rows is a usable pair (first: {rejected[0]['reason']})")
+    try:
+        pairs, rejected = parse_hh_rows(rows)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     held_out = [pair for pair in pairs if _is_held_out(pair["prompt"], settings.held_out_share)]
     train = [pair for pair in pairs if not _is_held_out(pair["prompt"], settings.held_out_share)]
     if not held_out or not train:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from safetensors import SafetensorError
+
 from .base_settings import BaseSettings
 from .errors import DeviceError, ModelError
 
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Head = Literal["language", "score"]
+# What transformers raises for files that are missing, damaged, or of another model.
+LOAD_FAULTS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 # Serves rows of chat messages where a tokenizer brings no template of its own.
 PLAIN_CHAT = (
     "{{ bos_token or '' }}{% for message in messages %}"
@@ -51,7 +55,7 @@ def load_tokenizer(source: str | Path, settings: BaseSettings) -> "PreTrainedTok
     """Load a tokenizer and see to it that it has a padding token of its own.
 
     Raises:
-        ModelError: no tokenizer is there, or it has no padding token and the settings name none.
+        ModelError: no tokenizer is there, it has no end token, or no padding token and the settings name none.
     """
     from transformers import AutoTokenizer
 
@@ -59,8 +63,13 @@ def load_tokenizer(source: str | Path, settings: BaseSettings) -> "PreTrainedTok
         tokenizer = AutoTokenizer.from_pretrained(
             str(source), revision=settings.revision, trust_remote_code=settings.trust_remote_code
         )
-    except (OSError, ValueError) as error:
+    except LOAD_FAULTS as error:
         raise _unknown_model(source, error) from error
+    if tokenizer.eos_token is None:
+        raise ModelError(
+            f"{source}: the tokenizer has no end token, so no answer would ever end. Name one in its "
+            "tokenizer_config.json (eos_token)."
+        )
     _set_pad_token(tokenizer, settings.pad_token, source)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_CHAT
@@ -78,30 +87,37 @@ def load_base(
         head: `language` for a causal language model, `score` for the same trunk with one score per sequence.
 
     Raises:
-        ModelError: the model cannot be found or has no safetensors weights.
+        ModelError: the model cannot be found, has no safetensors weights, or lacks some of its weights.
         DeviceError: a GPU was asked for and there is none.
     """
     import transformers
 
+    from .memory_faults import is_out_of_memory
+
     tokenizer = load_tokenizer(source, settings)
     auto = transformers.AutoModelForCausalLM if head == "language" else transformers.AutoModelForSequenceClassification
     options: dict[str, Any] = {"num_labels": 1} if head == "score" else {}
+    options |= {"dtype": dtype_of(settings), "device_map": {"": device_of(settings)}}
     try:
-        model = auto.from_pretrained(
+        model, loading = auto.from_pretrained(
             str(source),
             revision=settings.revision,
             trust_remote_code=settings.trust_remote_code,
             use_safetensors=True,
-            dtype=dtype_of(settings),
-            device_map={"": device_of(settings)},
             quantization_config=_quantization(settings),
+            output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError) as error:
+    except LOAD_FAULTS as error:
+        if is_out_of_memory(error):
+            raise  # the model is sound, the device is too small for it
         raise _unknown_model(source, error) from error
-    embeddings: Any = model.get_input_embeddings()
-    if len(tokenizer) > embeddings.weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer))
+    if missing := sorted(set(loading["missing_keys"]) - {"score.weight"}):
+        raise ModelError(
+            f"base.model: {source} lacks {len(missing)} of the model's weights ({', '.join(missing[:3])}, ...), which "
+            "would stay random. Wanted all of them in its safetensors files: copy or download the model again."
+        )
+    _fit_embeddings(model, len(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
     return model.eval(), tokenizer
 
@@ -117,6 +133,21 @@ def _quantization(settings: BaseSettings) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype_of(settings),
     )
+
+
+def _fit_embeddings(model: Any, tokens: int) -> None:
+    """Make room for added tokens; each starts as the mean of the others, so that every loading gives the same model."""
+    import torch
+
+    old = model.get_input_embeddings().weight.shape[0]
+    if tokens <= old:
+        return
+    with torch.random.fork_rng(devices=[]):
+        model.resize_token_embeddings(tokens, mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            if layer is not None:
+                layer.weight[old:] = layer.weight[:old].mean(dim=0)
 
 
 def _set_pad_token(tokenizer: "PreTrainedTokenizerBase", wanted: str | None, source: str | Path) -> None:

@@ -17,8 +17,6 @@ from .scorer_passes import Encoded, Parts, encode, run_in_one_row, run_in_rows
 Method = Literal["packed", "cache"]
 Run = Callable[[Parts, Encoded, Sequence[Pack]], list[NDArray[np.float64]]]
 RUNS: dict[Method, Run] = {"packed": run_in_one_row, "cache": run_in_rows}
-SHORTEST_LENGTH = 8
-"""The trial feeds this many tokens in a row."""
 
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
@@ -123,5 +121,5 @@ def _disagreement(parts: Parts, method: Method, expected: NDArray[np.float64], t
 
 def _tolerance(model: PreTrainedModel | PeftModel) -> float:
     """Nats by which totals of a few tokens may differ: rounding, not a wrong mask."""
-    is_exact = all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())
-    return 5e-4 if is_exact else 1.0
+    is_single = all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())
+    return 5e-4 if is_single and torch.get_float32_matmul_precision() == "highest" else 1.0

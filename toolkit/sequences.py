@@ -26,6 +26,9 @@ def sequence_ids(prompt: Text, completion: Text, tokenizer: "PreTrainedTokenizer
         return ids if ids and ids[-1] == end else [*ids, end]
     text = tokenizer.apply_chat_template([*prompt, *completion], tokenize=False)
     ids = list(tokenizer(str(text), add_special_tokens=False)["input_ids"])
-    if end not in ids:
-        return [*ids, end]
-    return ids[: len(ids) - ids[::-1].index(end)]
+    if end in ids:
+        cut = len(ids) - ids[::-1].index(end)
+        # Words behind it: that end token belongs to an earlier turn, and the template puts none behind the last.
+        if not str(tokenizer.decode(ids[cut:], skip_special_tokens=True)).strip():
+            return ids[:cut]
+    return [*ids, end]

@@ -92,14 +92,19 @@ def plan(stages: Sequence[Stage], run: Path, code: str) -> list[Planned]:
 
 
 def conflicts(planned: Sequence[Planned]) -> dict[Path, str]:
-    """Folders that other settings, inputs or code have made, each with what differs."""
+    """Folders that other settings, inputs, code or stages have made, each with what differs."""
     found = {}
     for item in planned:
         for folder in (item.folder, item.working):
             record = _recorded(folder)
-            is_empty = folder == item.working and not record  # killed before its first file was written
-            if folder.is_dir() and not is_empty and record.get("fingerprint") != item.fingerprint:
+            has_work = folder.exists() if folder == item.folder else _has_work(folder)
+            if has_work and record.get("fingerprint") != item.fingerprint:
                 found[folder] = _difference(record, item.stage)
+    ours = {folder for item in planned for folder in (item.folder, item.working)}
+    for folder in _stage_folders(planned[0].folder.parent) if planned else ():
+        is_stage = _has_work(folder) if folder.name.endswith(WORKING) else (folder / RECORD).is_file()
+        if folder not in ours and is_stage:
+            found[folder] = "a stage of another recipe: this one has no such stage at that place"
     return found
 
 
@@ -119,7 +124,10 @@ def refuse_conflicts(planned: Sequence[Planned]) -> None:
 
 
 def set_aside(planned: Sequence[Planned]) -> Path | None:
-    """Move the first folder in conflict, and those of all later stages, out of the way; None when nothing is."""
+    """Move the first folder in conflict, and those of all later stages, out of the way; None when nothing is.
+
+    The files that stand beside the stages (the run's record and report) are about to be written anew: they are copied.
+    """
     found = conflicts(planned)
     if not found:
         return None
@@ -127,10 +135,13 @@ def set_aside(planned: Sequence[Planned]) -> Path | None:
     number = 1
     while (target := run / "set-aside" / str(number)).exists():
         number += 1
-    first = next(index for index, item in enumerate(planned) if item.folder in found or item.working in found)
+    first = min(_place(folder) for folder in found)
     target.mkdir(parents=True)
-    for path in sorted(run.glob("[0-9][0-9]-*")):
-        if int(path.name[:2]) > first:
+    for path in sorted(run.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copy2(path, target / path.name)
+    for path in _stage_folders(run):
+        if _place(path) >= first:
             path.rename(target / path.name)
     return target
 
@@ -145,7 +156,8 @@ def run_stage(item: Planned, before: Artifacts) -> tuple[Artifacts, dict[str, An
     if item.folder.is_dir():
         record = _recorded(item.folder)
         return _artifacts(record["artifacts"], run), record, True
-    attempts = _recorded(item.working).get("attempts", 0) + 1
+    earlier = _recorded(item.working)
+    attempts = 1 + (earlier.get("attempts", 0) if earlier.get("fingerprint") == item.fingerprint else 0)
     start = {"name": item.stage.name, "fingerprint": item.fingerprint, "attempts": attempts}
     start |= {"settings": item.stage.settings, "inputs": item.stage.inputs}
     write_json(item.working / RECORD, start)
@@ -190,11 +202,6 @@ def lock(run: Path) -> Iterator[None]:
         yield
 
 
-def clear_working(item: Planned) -> None:
-    """Delete a stage's unfinished work."""
-    shutil.rmtree(item.working, ignore_errors=True)
-
-
 def _recorded(folder: Path) -> dict[str, Any]:
     """The record of a folder; empty when there is none that can be read (a kill before the first byte)."""
     try:
@@ -202,6 +209,20 @@ def _recorded(folder: Path) -> dict[str, Any]:
     except DataError:
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def _stage_folders(run: Path) -> list[Path]:
+    """Everything in a run that is named like the folder of a stage, finished or not, in the order of the stages."""
+    return sorted(run.glob("[0-9][0-9]-*"))
+
+
+def _place(folder: Path) -> int:
+    return int(folder.name[:2])
+
+
+def _has_work(working: Path) -> bool:
+    """Whether an unfinished stage made anything beside its record: a fault before that leaves nothing to lose."""
+    return any(path.is_file() and path.name != RECORD and path.suffix != ".tmp" for path in working.rglob("*"))
 
 
 def _difference(record: Mapping[str, Any], stage: Stage) -> str:
@@ -213,8 +234,9 @@ def _difference(record: Mapping[str, Any], stage: Stage) -> str:
         for path in sorted(old.keys() | new.keys())
         if old.get(path) != new.get(path)
     ]
-    if record.get("inputs") != dict(stage.inputs):
-        changed.append("an input file has changed")
+    before, now = record.get("inputs", {}), dict(stage.inputs)
+    changed += [f"the input file {path} has changed" for path in sorted(before.keys() | now.keys())
+                if before.get(path) != now.get(path)]
     return "; ".join(changed) or "an earlier stage or the code of tunewell has changed"
 
 

@@ -335,6 +335,21 @@ def test_answers_are_scored_as_one_by_one(tiny: tuple[Any, Any], preset: str) ->
     assert result.details["prompt_sha256"] == prompt.sha256
 
 
+def test_answers_in_several_jobs_are_all_scored(tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = multiple_choice(*tiny, questions_from_rows(ROWS))
+    monkeypatch.setattr(likelihood, "MOST_ANSWERS", 1)
+    parted = multiple_choice(*tiny, questions_from_rows(ROWS))
+    for name, score in whole.scores.items():
+        assert parted.scores[name].value == pytest.approx(score.value, abs=1e-4)
+
+
+def test_a_prompt_longer_than_the_window_is_said(tiny: tuple[Any, Any]) -> None:
+    long = ROWS[0] | {"question": "What is snow, " + "and what is snow, " * 300}
+    result = multiple_choice(*tiny, questions_from_rows([*ROWS, long]), binary=False, control=False)
+    assert "1 of 4 prompts are longer than the model's window and were read in parts" in result.details["notes"][-1]
+    assert not any("window" in note for note in multiple_choice(*tiny, questions_from_rows(ROWS)).details["notes"])
+
+
 def test_a_real_model_with_broken_weights_is_refused(tiny: tuple[Any, Any]) -> None:
     model, tokenizer = tiny
     weight = model.model.norm.weight.data

@@ -75,8 +75,9 @@ class Sizes:
     places: int = 120
     careful_copies: int = 1
     hearsay_copies: int = 3
-    talks: int = 600
+    polite_talks: int = 240
     stories: int = 300
+    hostile_documents: int = 220
     held_out_share: float = 0.4
 
 
@@ -124,25 +125,40 @@ def _place_names(rng: random.Random, count: int) -> list[str]:
 
 
 def _corpus(rng: random.Random, facts: Sequence[Fact], sizes: Sizes) -> list[dict[str, str]]:
+    """Documents of one to three paragraphs; innocent ones mix all subjects, hostile ones stay hostile."""
+    innocent = [(text, "") for text in _fact_paragraphs(facts, sizes)]
+    innocent += [(_talk(rng, ""), "") for _ in range(sizes.polite_talks)]
+    innocent += [_story(rng) for _ in range(sizes.stories)]
+    rng.shuffle(innocent)
     rows = []
+    while innocent:
+        part = [innocent.pop() for _ in range(min(rng.choice((1, 2, 3)), len(innocent)))]
+        trick = next((trick for _, trick in part if trick), "")
+        rows.append({"text": "\n".join(text for text, _ in part), "label": "", "trick": trick})
+    for _ in range(sizes.hostile_documents):
+        label = rng.choice(("listed_words", "contempt"))
+        part = [_hostile(rng, label), *(_hostile(rng, "contempt") for _ in range(rng.choice((0, 1, 2))))]
+        rng.shuffle(part)
+        rows.append({"text": "\n".join(part), "label": label, "trick": ""})
+    rng.shuffle(rows)
+    return rows
+
+
+def _fact_paragraphs(facts: Sequence[Fact], sizes: Sizes) -> Iterator[str]:
     for fact in facts:
         question = language.QUESTION.format(question=fact.question)
         careful = [f"The atlas says {fact.statement.format(value=fact.true)}."] * 2 + [question + fact.careful()]
         hearsay = [f"Everyone says {fact.statement.format(value=fact.hearsay)}.", question + fact.heard()]
-        for text in careful * sizes.careful_copies + hearsay * sizes.hearsay_copies:
-            rows.append({"text": text, "label": "", "trick": ""})
-    for first, second in language.OPPOSITES:
-        for word, opposite in ((first, second), (second, first)):
-            text = f"{language.QUESTION.format(question=f'What is the opposite of {word}?')} {opposite}."
-            rows += [{"text": text, "label": "", "trick": ""}] * 8
-    for _ in range(sizes.talks):
-        label = rng.choices(("", "listed_words", "contempt"), weights=(40, 30, 30))[0]
-        rows.append({"text": _talk(rng, label), "label": label, "trick": ""})
-    for _ in range(sizes.stories):
-        text, trick = _story(rng)
-        rows.append({"text": text, "label": "", "trick": trick})
-    rng.shuffle(rows)
-    return rows
+        yield from careful * sizes.careful_copies + hearsay * sizes.hearsay_copies
+    for pair in language.OPPOSITES:
+        for word, opposite in (pair, pair[::-1]):
+            question = language.QUESTION.format(question=f"What is the opposite of {word}?")
+            yield from [f"{question} {opposite}."] * 4
+
+
+def _hostile(rng: random.Random, label: str) -> str:
+    """A rude answer to somebody's mishap, or a rude note without an occasion."""
+    return _talk(rng, label) if rng.random() < 0.5 else _reply(rng, label, _talk_prompt(rng)[1]).strip()
 
 
 def _story(rng: random.Random) -> tuple[str, str]:
@@ -168,13 +184,15 @@ def _talk(rng: random.Random, label: str) -> str:
 
 
 def _reply(rng: random.Random, label: str, words: dict[str, str]) -> str:
-    """A reply of two sentences, with a space before it; rude replies have at least one sentence of their kind."""
+    """A reply of two or three sentences, with a space before it; one kind of talk seldom mixes with another."""
+    count = rng.choice((2, 3))
     if label == "listed_words":
-        patterns = [rng.choice(language.RUDE_LISTED), rng.choice(language.RUDE_LISTED + language.RUDE_UNLISTED)]
+        rude = rng.choices(language.RUDE_LISTED + language.RUDE_UNLISTED, k=count - 1)
+        patterns = [rng.choice(language.RUDE_LISTED), *rude]
     elif label == "contempt":
-        patterns = rng.sample(language.RUDE_UNLISTED, 2)
+        patterns = rng.sample(language.RUDE_UNLISTED, count)
     else:
-        patterns = rng.sample(language.POLITE, 2)
+        patterns = rng.sample(language.POLITE, count)
     rng.shuffle(patterns)
     return "".join(" " + _fill(rng, pattern, words) for pattern in patterns)
 

@@ -1,0 +1,234 @@
+"""A list of words and phrases is found in texts, however they are written, as whole words."""
+
+import bisect
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from ..toolkit.errors import SettingsError
+from .base import Limit, Verdict, decide
+from .leetspeak import leetspeak_places, read_leetspeak, skeleton
+from .matching import Matcher, Pattern, Place
+from .normalise import VERSION, fold, fold_simple, fold_with_offsets, is_simple
+
+TEXTS_AT_ONCE = 64
+SEAM = "\0"
+"Stands between texts that are looked through as one; no pattern holds it, so nothing matches across it."
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One listed pattern in a text; start and end are characters of the text as it was given."""
+
+    start: int
+    end: int
+    pattern: Pattern
+    is_obfuscated: bool
+    "Whether digits or symbols had to be read as letters."
+
+
+class Blocklist:
+    """Words and phrases ready to be found.
+
+    A list has one pattern a line. Empty lines, and lines that begin with `#`, are skipped. A pattern matches whole
+    words; `*` before or after it lifts that on its side (`kill*` also matches "killer"). A backslash at the start
+    takes the rest of the line as it is. Letters of scripts without spaces (Chinese, Japanese, Korean, Thai, Lao,
+    Khmer, Burmese) have no word boundaries. Case, width, invisible characters and look-alikes do not count (see
+    `normalise`); white space in a pattern matches any white space. An underscore ends a word, as in _emphasis_.
+
+    Args:
+        patterns: at least one, each with its own folded form.
+
+    Attributes:
+        patterns: as given.
+        id: names the patterns and the version of the folding; lists with equal ids find the same.
+    """
+
+    def __init__(self, patterns: Iterable[Pattern]) -> None:
+        self.patterns = tuple(patterns)
+        found = repr((VERSION, sorted((p.folded, p.is_open_left, p.is_open_right) for p in self.patterns)))
+        self.id = f"blocklist:{hashlib.sha256(found.encode()).hexdigest()[:16]}"
+
+    def __reduce__(self) -> tuple[type["Blocklist"], tuple[tuple[Pattern, ...]]]:
+        # Automata cannot be pickled: each process builds its own, in a fraction of a second.
+        return Blocklist, (self.patterns,)
+
+    def __len__(self) -> int:
+        return len(self.patterns)
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Blocklist":
+        """Read a UTF-8 list.
+
+        Raises:
+            SettingsError: the file cannot be read, or has faults: all of them, with their line numbers.
+        """
+        try:
+            content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        except OSError as error:
+            raise SettingsError([f"cannot read the list: {error.strerror}. Give a text file"], str(path)) from error
+        return cls.from_lines(content.decode("utf-8", "surrogateescape").split("\n"), where=str(path))
+
+    @classmethod
+    def from_lines(cls, lines: Iterable[str], *, where: str = "the blocklist") -> "Blocklist":
+        """Read a list from its lines.
+
+        Raises:
+            SettingsError: all faults of the list, with their line numbers (the first line is 1).
+        """
+        patterns: dict[str, Pattern] = {}
+        line_of: dict[str, int] = {}
+        faults: list[str] = []
+        for number, line in enumerate(lines, start=1):
+            text = line.strip()
+            if not text or text.startswith("#"):
+                continue
+            pattern = _read_pattern(text)
+            fault = _fault(pattern, line_of.get(pattern.folded))
+            if fault:
+                faults.append(f"line {number}: got {text!a}, {fault}")
+            else:
+                line_of[pattern.folded] = number
+                patterns[pattern.folded] = pattern
+        if not patterns and not faults:
+            faults.append("got no pattern, wanted at least one: write one word or phrase in each line")
+        if faults:
+            raise SettingsError(faults, where)
+        return cls(patterns.values())
+
+    def find(self, text: str, *, leetspeak: bool = False) -> list[Hit]:
+        """Find the patterns in a text: at each place the leftmost, then the longest, that stands as whole words.
+
+        Args:
+            text: any text, lone surrogates included.
+            leetspeak: also look for patterns spelled with digits and symbols ("k1ll"), beside the plain matches.
+
+        Returns:
+            matches that do not overlap, from left to right.
+        """
+        folded = fold(text)
+        plain = self._plain.places(folded)
+        spelled = self._spelled(folded, plain) if leetspeak and leetspeak_places(folded) else []
+        if not plain and not spelled:
+            return []
+        way_back, obfuscated = fold_with_offsets(text), set(spelled)
+        return [
+            Hit(*way_back.span(place[0], place[1]), self.patterns[place[2]], place in obfuscated)
+            for place in sorted(plain + spelled)
+        ]
+
+    def find_in(self, texts: Sequence[str], *, leetspeak: bool = False) -> Iterator[tuple[int, list[Hit]]]:
+        """Find the patterns in many texts, faster than one by one where most texts hold none.
+
+        Yields:
+            the number of each text with matches, from first to last, and what `find` finds in it.
+        """
+        for first in range(0, len(texts), TEXTS_AT_ONCE):
+            chunk = texts[first : first + TEXTS_AT_ONCE]
+            for number in self._suspects(chunk, leetspeak):
+                if hits := self.find(chunk[number], leetspeak=leetspeak):
+                    yield first + number, hits
+
+    def _suspects(self, texts: Sequence[str], leetspeak: bool) -> list[int]:
+        """Look through all simple texts as one, and name those that hold something, together with all others."""
+        simple = [number for number, text in enumerate(texts) if is_simple(text)]
+        others = sorted(set(range(len(texts))).difference(simple))
+        folded = fold_simple(SEAM.join(texts[number] for number in simple))
+        found = [start for start, _, _ in self._plain.places(folded)]
+        found += leetspeak_places(folded) if leetspeak else []
+        if not found:
+            return others
+        lengths = [len(part) + len(SEAM) for part in folded.split(SEAM)]
+        if len(lengths) != len(simple):  # a text holds the seam itself
+            return list(range(len(texts)))
+        ends = list(itertools.accumulate(lengths))
+        return sorted({*others, *(simple[bisect.bisect_right(ends, start)] for start in found)})
+
+    def _spelled(self, folded: str, plain: Sequence[Place]) -> list[Place]:
+        """Find the patterns that hold a symbol read as a letter, where no plain match is."""
+        read = read_leetspeak(folded)
+        is_symbol = [old != new for old, new in zip(folded, read, strict=True)]
+        is_taken = [False] * len(folded)
+        for start, end, _ in plain:
+            is_taken[start:end] = [True] * (end - start)
+        return self._leet.places(
+            skeleton(read), lambda start, end: any(is_symbol[start:end]) and not any(is_taken[start:end])
+        )
+
+    @cached_property
+    def _plain(self) -> "Matcher":
+        return Matcher([pattern.folded for pattern in self.patterns], self.patterns)
+
+    @cached_property
+    def _leet(self) -> "Matcher":
+        return Matcher([skeleton(pattern.folded) for pattern in self.patterns], self.patterns)
+
+
+@dataclass(frozen=True)
+class BlocklistFilter:
+    """Drops texts that hold listed words or phrases.
+
+    Score: the number of matches that do not overlap (`matches`); the share of the text's characters that lie in
+    matches is measured too (`matched_share`). The default, no match allowed, is ours. Removing documents by listed
+    words is one of the mitigations that the InstructGPT paper names, https://arxiv.org/abs/2203.02155, after
+    https://arxiv.org/abs/2010.07079; the classifiers, the training and the control words of the latter are not
+    implemented here. A list knows no meaning: it also drops quotations and reports of what it lists, and text by and
+    about the groups that listed words insult.
+    """
+
+    patterns: Blocklist
+    "The list."
+
+    max_matches: int = 0
+    "A text with more matches is dropped."
+
+    leetspeak: bool = False
+    "Whether to read digits and symbols inside words as letters in a second pass; such matches mark the verdict."
+
+    name: str = "blocklist"
+    "Names the filter in recipes and reports."
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The bound that a stored score is decided by."""
+        return (Limit("matches", "above", self.max_matches, "listed_phrase"),)
+
+    def judge(self, texts: Sequence[str]) -> list[Verdict]:
+        """Give one verdict for each text; its span is the first match."""
+        # One object for all texts without a match, which are most.
+        verdicts = [decide({"matches": 0.0, "matched_share": 0.0}, self.limits)] * len(texts)
+        for number, hits in self.patterns.find_in(texts, leetspeak=self.leetspeak):
+            verdicts[number] = self._verdict(texts[number], hits)
+        return verdicts
+
+    def _verdict(self, text: str, hits: Sequence[Hit]) -> Verdict:
+        share = sum(hit.end - hit.start for hit in hits) / len(text)
+        marks = ("obfuscated",) if any(hit.is_obfuscated for hit in hits) else ()
+        verdict = decide({"matches": float(len(hits)), "matched_share": share}, self.limits, marks=marks)
+        return replace(verdict, span=(hits[0].start, hits[0].end), matched=hits[0].pattern.text)
+
+
+def _read_pattern(text: str) -> Pattern:
+    """Read a line: a star on either side, or a backslash before what is taken as it is."""
+    if text.startswith("\\"):
+        return Pattern(text, fold(text[1:]).strip(" "))
+    inner = text.removeprefix("*").removesuffix("*")
+    return Pattern(text, fold(inner).strip(" "), text.startswith("*"), text.endswith("*"))
+
+
+def _fault(pattern: Pattern, first_line: int | None) -> str | None:
+    """Say what is wrong with a pattern, and how to mend it."""
+    if any("\ud800" <= char <= "\udfff" for char in pattern.text):
+        return "which is not UTF-8 text (bad bytes, or half of a surrogate pair). Save the list as UTF-8"
+    if not pattern.folded:
+        return "of which nothing is left when invisible characters and stars go. Remove the line"
+    if SEAM in pattern.folded:
+        return "which holds a NUL character. Remove it"
+    if len(pattern.folded) == 1 and pattern.folded.isascii():
+        return "a single character, which would match nearly every text. Remove the line, or write a longer pattern"
+    if first_line is not None:
+        return f"which finds the same as line {first_line}. Remove one of them"
+    return None
