@@ -140,7 +140,7 @@ def main() -> None:
         os.environ.setdefault(name, value)
     is_debug = DEBUG in sys.argv
     try:
-        app([DEBUG] * is_debug + [argument for argument in sys.argv[1:] if argument != DEBUG])
+        app([DEBUG] * is_debug + [one for one in sys.argv[1:] if one != DEBUG], prog_name="tunewell")
     except Exception as error:
         fault = _user_fault(error)
         if fault is None or is_debug:
@@ -219,14 +219,16 @@ def _user_fault(error: BaseException) -> TunewellError | None:
             return seen
         is_full = isinstance(seen, OSError) and seen.errno in DISK_FULL
         if is_full or any(words in str(seen) for words in DISK_FULL_WORDS):
+            name = getattr(seen, "filename", None)
+            what = f": cannot write {name}" if name else ""
             return RunError(
-                f"the disk is full ({seen}). Make room and give the same command again: it goes on where it stopped."
+                f"the disk is full{what}. Make room and give the same command again: it goes on where it stopped."
             )
         seen = seen.__cause__ or seen.__context__
     if isinstance(error, OSError) and error.filename is not None:
         return RunError(
-            f"cannot read or write {error.filename}: {error.strerror}. Mend it there, or choose other folders: --out for "
-            "the run, the environment variable TUNEWELL_CACHE for the tiny base."
+            f"cannot read or write {error.filename}: {error.strerror}. Mend it there, or choose other folders: --out "
+            "for the run, the environment variable TUNEWELL_CACHE for the tiny base."
         )
     return None
 

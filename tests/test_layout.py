@@ -38,7 +38,11 @@ def test_imports_go_one_way(room):
 
 def test_the_import_check_sees_a_forbidden_import(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
-    for text in ("from ..pipelines.cli import main", "import tunewell.pipelines.cli", "from tunewell.pipelines import x"):
+    for text in (
+        "from ..pipelines.cli import main",
+        "import tunewell.pipelines.cli",
+        "from tunewell.pipelines import x",
+    ):
         module = tmp_path / "toolkit" / "bad.py"
         module.parent.mkdir(exist_ok=True)
         module.write_text(text)
@@ -63,7 +67,16 @@ def test_the_wheel_holds_every_folder_and_neither_tests_nor_benchmarks(tmp_path)
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(copy)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path / "dist"),
+        str(copy),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())

@@ -99,7 +99,7 @@ def load_base(
     options: dict[str, Any] = {"num_labels": 1} if head == "score" else {}
     options |= {"dtype": dtype_of(settings), "device_map": {"": device_of(settings)}}
     try:
-        model, loading = auto.from_pretrained(
+        loaded: Any = auto.from_pretrained(
             str(source),
             revision=settings.revision,
             trust_remote_code=settings.trust_remote_code,
@@ -112,6 +112,7 @@ def load_base(
         if is_out_of_memory(error):
             raise  # the model is sound, the device is too small for it
         raise _unknown_model(source, error) from error
+    model, loading = loaded
     if missing := sorted(set(loading["missing_keys"]) - {"score.weight"}):
         raise ModelError(
             f"base.model: {source} lacks {len(missing)} of the model's weights ({', '.join(missing[:3])}, ...), which "

@@ -42,11 +42,6 @@ class Pack:
         np.add.at(summed, self.owner, log_likelihoods[self.step])
         return summed
 
-    @property
-    def is_single(self) -> bool:
-        """Whether only one continuation is in it."""
-        return bool((self.owner == self.owner[0]).all())
-
 
 class _Tree:
     """Continuations as paths in one tree: what several have in common at their start stands in it once."""

@@ -12,11 +12,11 @@ from transformers import PreTrainedModel
 
 from .errors import DeviceError
 from .memory_faults import is_out_of_memory
-from .packing import Pack, pack_in_one_row, pack_in_rows
+from .packing import Ints, Pack, pack_in_one_row, pack_in_rows
 from .scorer_check import RUNS, choose_method
 from .scorer_inputs import Tokens, as_ids, check_settings, continuation_sets, prefix_ids
 from .scorer_job import ContinuationScores, Floats, Job, Window
-from .scorer_passes import Encoded, encode, take_apart
+from .scorer_passes import Encoded, encode, select_rows, take_apart
 
 __all__ = ["ContinuationScorer", "ContinuationScores"]
 
@@ -114,7 +114,7 @@ class ContinuationScorer:
 
     def _run(self, job: Job, progress: Callable[[int], None]) -> None:
         # The preamble's last token stays with each window, so that no row is empty.
-        shared = encode(self._parts, [self._preamble[:-1]]) if len(self._preamble) > 1 else None
+        shared = self._encode([self._preamble[:-1]], None) if len(self._preamble) > 1 else None
         at = 0
         while at < len(job.windows):
             windows, packs = self._next_batch(job, at, shared)
@@ -126,6 +126,9 @@ class ContinuationScorer:
                 job.record(window, values)
             at += len(windows)
             progress(job.n_done)
+
+    def _encode(self, rows: list[Ints], shared: Encoded | None) -> Encoded:
+        return encode(self._parts, rows, shared, keeps_all=self.method == "packed")
 
     def _next_batch(self, job: Job, at: int, shared: Encoded | None) -> tuple[list[Window], list[list[Pack]]]:
         """As many windows as the budget allows, at least one, each with its packs."""
@@ -159,14 +162,16 @@ class ContinuationScorer:
     ) -> list[Floats] | None:
         """Totals (continuations,) for each window, or None when memory ran out."""
         try:
-            encoded = encode(self._parts, [window.tokens for window in windows], shared)
+            encoded = self._encode([window.tokens for window in windows], shared)
             totals = [np.zeros(len(job.continuations(window.prefix))) for window in windows]
+            rows = list(range(len(windows)))
             for turn in range(max(map(len, packs))):
-                # A window with fewer packs than others repeats its last one, to no effect.
-                now = [own[min(turn, len(own) - 1)] for own in packs]
-                for row, steps in enumerate(RUNS[self.method](self._parts, encoded, now)):
-                    if turn < len(packs[row]):
-                        totals[row] += now[row].totals(steps, len(totals[row]))
+                staying = [place for place, row in enumerate(rows) if turn < len(packs[row])]
+                if len(staying) < len(rows):
+                    encoded, rows = select_rows(encoded, staying), [rows[place] for place in staying]
+                now = [packs[row][turn] for row in rows]
+                for row, pack, steps in zip(rows, now, RUNS[self.method](self._parts, encoded, now), strict=True):
+                    totals[row] += pack.totals(steps, len(totals[row]))
             return totals
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -178,10 +183,10 @@ class ContinuationScorer:
 
     def _shrink(self, windows: list[Window], packs: list[list[Pack]], shared: Encoded | None) -> None:
         """Halve the budget after memory ran out, beginning at what was really used."""
-        if len(windows) == 1 and all(pack.is_single for pack in packs[0]):
+        if self.tokens_per_batch == 1:
             raise DeviceError(
-                f"there is no memory for prefix {windows[0].prefix} ({_length(windows[0], shared)} tokens at once) "
-                "even alone with one continuation: set a smaller max_length, or use a smaller model or a larger device"
+                f"there is no memory for prefix {windows[0].prefix} ({_length(windows[0], shared)} tokens at once), "
+                "even by itself: set a smaller max_length, or use a smaller model or a larger device"
             )
         rows = len(windows) if self.method == "packed" else max(len(pack.tokens) for pack in packs[0])
         used = rows * (_length(windows[0], shared) + _width(packs))

@@ -7,18 +7,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .errors import ModelError
 from .memory_faults import is_out_of_memory
 from .packing import Ints, Pack, pack_in_one_row, pack_in_rows
+from .scorer_inputs import SHORTEST_LENGTH
 from .scorer_passes import Encoded, Parts, encode, run_in_one_row, run_in_rows
 
 Method = Literal["packed", "cache"]
 Run = Callable[[Parts, Encoded, Sequence[Pack]], list[NDArray[np.float64]]]
 RUNS: dict[Method, Run] = {"packed": run_in_one_row, "cache": run_in_rows}
-
-_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
 
 def choose_method(
@@ -47,7 +46,7 @@ def choose_method(
     methods = cast(list[Method], ["packed", "cache"] if wanted == "auto" else [wanted])
     faults = list[str]()
     for method in methods:
-        fault = (_unfit_for_packing(parts, max_length) if method == "packed" else "") or _disagreement(
+        fault = (unfit_for_packing(parts.config, max_length) if method == "packed" else "") or _disagreement(
             parts, method, expected, _tolerance(model)
         )
         if not fault:
@@ -60,9 +59,8 @@ def choose_method(
     )
 
 
-def _unfit_for_packing(parts: Parts, max_length: int) -> str:
+def unfit_for_packing(config: PreTrainedConfig, max_length: int) -> str:
     """Why packed rows cannot work, where so few tokens as the trial's would not show it; else nothing."""
-    config = parts.config
     attention = config._attn_implementation
     if attention not in ("sdpa", "eager"):
         return f"{attention!r} attention takes no mask of our own"
@@ -70,10 +68,12 @@ def _unfit_for_packing(parts: Parts, max_length: int) -> str:
     kinds = getattr(config, "layer_types", None)
     if kinds is not None and set(kinds) <= {"full_attention"}:
         return ""
-    for name in _WINDOWS:
-        reach = getattr(config, name, None)
-        if isinstance(reach, int) and reach < max_length:
-            return f"attention reaches back only {reach} tokens ({name})"
+    reach = getattr(config, "sliding_window", None)
+    if isinstance(reach, int) and reach < max_length:
+        return f"attention reaches back only {reach} tokens (sliding_window)"
+    for name in ("attention_chunk_size", "window_size"):
+        if isinstance(getattr(config, name, None), int):
+            return f"attention is local in some layers ({name})"
     return ""
 
 
@@ -85,24 +85,26 @@ def _trial(parts: Parts) -> tuple[list[list[int]], list[list[int]]]:
 
 
 def _plain(model: PreTrainedModel | PeftModel, parts: Parts) -> NDArray[np.float64]:
-    """(prefixes, continuations), totals from one whole forward pass for each pair."""
+    """(prefixes, continuations), totals from a plain forward pass with one row for each pair."""
     prefixes, continuations = _trial(parts)
-    return np.array([[_plain_total(model, parts, p, c) for c in continuations] for p in prefixes])
-
-
-def _plain_total(model: PreTrainedModel | PeftModel, parts: Parts, prefix: list[int], continuation: list[int]) -> float:
-    ids = torch.tensor([prefix + continuation[:-1]], device=parts.device)
-    logits = model(input_ids=ids, use_cache=False).logits[0, len(prefix) - 1 :].float()
-    return float(logits.log_softmax(-1).gather(1, torch.tensor(continuation, device=logits.device)[:, None]).sum())
+    pairs = [(prefix, own) for prefix in prefixes for own in continuations]
+    # Right padding after a causal model's last token changes nothing before it.
+    rows = [[*prefix, *own, *own[-1:] * SHORTEST_LENGTH][:SHORTEST_LENGTH] for prefix, own in pairs]
+    logs = model(input_ids=torch.tensor(rows, device=parts.device), use_cache=False).logits.float().log_softmax(-1)
+    totals = [
+        sum(float(row[len(prefix) - 1 + at, token]) for at, token in enumerate(own))
+        for row, (prefix, own) in zip(logs.cpu(), pairs, strict=True)
+    ]
+    return np.array(totals).reshape(len(prefixes), len(continuations))
 
 
 def _packed_totals(parts: Parts, method: Method) -> NDArray[np.float64]:
     prefixes, continuations = _trial(parts)
-    shared = encode(parts, [np.array(prefixes[0][:1])])
-    rows: list[Ints] = [np.array(prefix[1:]) for prefix in prefixes]
-    batches = [rows] if method == "packed" else [[row] for row in rows]
+    shared = encode(parts, [np.array(prefixes[0][:1])], keeps_all=method == "packed")
+    rest: list[Ints] = [np.array(prefix[1:]) for prefix in prefixes]
+    batches = [rest] if method == "packed" else [[row] for row in rest]
     pack = (pack_in_one_row(continuations, 100) if method == "packed" else pack_in_rows(continuations, 100))[0]
-    steps = [s for batch in batches for s in RUNS[method](parts, encode(parts, batch, shared), [pack] * len(batch))]
+    steps = [s for rows in batches for s in RUNS[method](parts, encode(parts, rows, shared), [pack] * len(rows))]
     return np.stack([pack.totals(values, len(continuations)) for values in steps])
 
 

@@ -1,7 +1,7 @@
 """Check what the continuation scorer is given before anything is computed."""
 
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Real
 from typing import cast
 
 import numpy as np
@@ -12,7 +12,7 @@ from .packing import Ints
 Tokens = Sequence[int]
 METHODS = ("auto", "packed", "cache")
 SHORTEST_LENGTH = 8
-"""Least length of a sequence, in tokens: the trial of a model at construction feeds as many."""
+"""Least length of a sequence, in tokens: the trial of a model at construction needs as many."""
 
 
 def check_settings(
@@ -101,7 +101,7 @@ def continuation_sets(
 def _are_shared(continuations: Sequence[Tokens] | Sequence[Sequence[Tokens]]) -> bool:
     """Whether this is one list of continuations for all; the first thing in it that is not empty tells."""
     first: object = next((item[0] for item in continuations if len(item)), 0)
-    return isinstance(first, Integral | str)
+    return isinstance(first, Real | str)
 
 
 def _continuations(continuations: Sequence[Tokens], whose: str, vocabulary: int) -> list[list[int]]:

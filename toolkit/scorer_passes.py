@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from .errors import ModelError
 from .packing import Ints, Pack
@@ -67,7 +67,7 @@ class Encoded:
     ends: Tensor
     """(batch, hidden), hidden states of each prefix's last token."""
     lengths: Tensor
-    """(batch,), tokens of each prefix, what was shared before it included."""
+    """(batch,) on the CPU, tokens of each prefix, what was shared before it included."""
     width: int
     """Tokens of the longest prefix, what was shared before it included."""
 
@@ -111,22 +111,39 @@ def _with_scaling(head: nn.Module, config: PreTrainedConfig) -> Callable[[Tensor
     return run
 
 
-def encode(parts: Parts, prefixes: Sequence[Ints], shared: Encoded | None = None) -> Encoded:
+def encode(
+    parts: Parts, prefixes: Sequence[Ints], shared: Encoded | None = None, *, keeps_all: bool = False
+) -> Encoded:
     """Run prefixes of at least one token each, after what they share if anything.
 
     Shorter rows are padded on the right: under a causal mask nothing before the padding sees it, so no mask is needed,
     and what comes later hides it.
+
+    Args:
+        parts: the model.
+        prefixes: token ids of each.
+        shared: what they share; it decides the kind of cache.
+        keeps_all: whether the cache keeps every token in every layer, as packed rows want it, rather than what the
+            model's layers look back to.
     """
-    lengths = torch.tensor([len(prefix) for prefix in prefixes], device=parts.device)
+    lengths = torch.tensor([len(prefix) for prefix in prefixes])
     ids = np.zeros((len(prefixes), max(map(len, prefixes))), dtype=np.int64)
     for row, prefix in enumerate(prefixes):
         ids[row, : len(prefix)] = prefix
-    cache = None if shared is None else _repeated(shared.cache, len(prefixes))
+    if shared is not None:
+        cache = _repeated(shared.cache, len(prefixes))
+    else:
+        cache = DynamicCache() if keeps_all else None
     out = parts.trunk(input_ids=torch.from_numpy(ids).to(parts.device), past_key_values=cache, use_cache=True)
-    rows = torch.arange(len(prefixes), device=parts.device)
-    ends = out.last_hidden_state[rows, lengths - 1]
+    ends = out.last_hidden_state[torch.arange(len(prefixes)), lengths - 1]
     before = 0 if shared is None else shared.width
     return Encoded(out.past_key_values, ends, lengths + before, ids.shape[1] + before)
+
+
+def select_rows(encoded: Encoded, rows: list[int]) -> Encoded:
+    """Some prefixes of a batch; what was given must not be used any more."""
+    encoded.cache.batch_select_indices(torch.tensor(rows, device=encoded.ends.device))
+    return Encoded(encoded.cache, encoded.ends[rows], encoded.lengths[rows], encoded.width)
 
 
 def run_in_one_row(parts: Parts, encoded: Encoded, packs: Sequence[Pack]) -> list[NDArray[np.float64]]:
@@ -140,12 +157,12 @@ def run_in_one_row(parts: Parts, encoded: Encoded, packs: Sequence[Pack]) -> lis
     width = max(pack.tokens.shape[1] for pack in packs)
     if width == 0:
         return _log_likelihoods(parts, encoded.ends[:, None], packs, width)
-    depth = torch.from_numpy(np.stack([_padded(pack.depth, width) for pack in packs])).to(parts.device)
-    tokens = np.stack([_padded(pack.tokens[0], width) for pack in packs])
+    depth = torch.from_numpy(np.stack([_padded(pack.depth, width) for pack in packs]))
+    tokens = torch.from_numpy(np.stack([_padded(pack.tokens[0], width) for pack in packs]))
     out = parts.trunk(
-        input_ids=torch.from_numpy(tokens).to(parts.device),
-        attention_mask=_block_mask(encoded, packs, width),
-        position_ids=encoded.lengths[:, None] + depth,
+        input_ids=tokens.to(parts.device),
+        attention_mask=_block_mask(parts, encoded, packs, width),
+        position_ids=(encoded.lengths[:, None] + depth).to(parts.device),
         past_key_values=encoded.cache,
         use_cache=True,
     )
@@ -181,18 +198,18 @@ def _padded(values: Ints, width: int) -> Ints:
     return np.pad(values, (0, width - len(values)))
 
 
-def _block_mask(encoded: Encoded, packs: Sequence[Pack], width: int) -> Tensor:
+def _block_mask(parts: Parts, encoded: Encoded, packs: Sequence[Pack], width: int) -> Tensor:
     """Additive mask (batch, 1, width, longest prefix + width): 0 where attention is allowed, else the lowest number.
 
     Every token sees itself, padding too: a row without anything to see would give NaN.
     """
-    device = encoded.ends.device
     is_seen = np.tile(np.eye(width, dtype=np.bool_), (len(packs), 1, 1))
     for row, pack in enumerate(packs):
         if pack.is_seen is not None:
             is_seen[row, : len(pack.is_seen), : len(pack.is_seen)] = pack.is_seen
-    is_prefix = torch.arange(encoded.width, device=device) < encoded.lengths[:, None]
-    may_attend = torch.cat([is_prefix[:, None].expand(-1, width, -1), torch.from_numpy(is_seen).to(device)], dim=-1)
+    is_prefix = torch.arange(encoded.width) < encoded.lengths[:, None]
+    may_attend = torch.cat([is_prefix[:, None].expand(-1, width, -1), torch.from_numpy(is_seen)], dim=-1)
+    may_attend = may_attend.to(parts.device)
     # As numbers, not as booleans: eager attention would add True and False to its scores.
     lowest = torch.finfo(encoded.ends.dtype).min
     return torch.zeros_like(may_attend, dtype=encoded.ends.dtype).masked_fill_(~may_attend, lowest)[:, None]

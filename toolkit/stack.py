@@ -311,6 +311,8 @@ class ModelStack:
         else:
             with self._same_flags():
                 self._peft.add_adapter(name, config)
+        # PEFT makes new layers in training mode: their dropout would make every score of a loaded model random.
+        self._peft.train(self.base.training)
 
     def _switch(self, name: str | None) -> None:
         if name is None:

@@ -158,7 +158,7 @@ def run_stage(item: Planned, before: Artifacts) -> tuple[Artifacts, dict[str, An
         return _artifacts(record["artifacts"], run), record, True
     earlier = _recorded(item.working)
     attempts = 1 + (earlier.get("attempts", 0) if earlier.get("fingerprint") == item.fingerprint else 0)
-    start = {"name": item.stage.name, "fingerprint": item.fingerprint, "attempts": attempts}
+    start: dict[str, Any] = {"name": item.stage.name, "fingerprint": item.fingerprint, "attempts": attempts}
     start |= {"settings": item.stage.settings, "inputs": item.stage.inputs}
     write_json(item.working / RECORD, start)
     began = time.monotonic()
@@ -235,8 +235,11 @@ def _difference(record: Mapping[str, Any], stage: Stage) -> str:
         if old.get(path) != new.get(path)
     ]
     before, now = record.get("inputs", {}), dict(stage.inputs)
-    changed += [f"the input file {path} has changed" for path in sorted(before.keys() | now.keys())
-                if before.get(path) != now.get(path)]
+    changed += [
+        f"the input file {path} has changed"
+        for path in sorted(before.keys() | now.keys())
+        if before.get(path) != now.get(path)
+    ]
     return "; ".join(changed) or "an earlier stage or the code of tunewell has changed"
 
 

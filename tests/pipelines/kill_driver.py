@@ -3,6 +3,7 @@
 Its own program: it imports everything first and then forks, so that a restart costs no import and most kills hit work.
 """
 
+import hashlib
 import json
 import os
 import random
@@ -59,21 +60,24 @@ def in_child(folder: Path, kill_after: float | None) -> bool:
 
 def outcome(folder: Path) -> dict[str, object]:
     """All that must not depend on kills: figures, kept rows, weights, and every answer."""
-    from tunewell.toolkit.files import read_json, sha256_file
+    from tunewell.toolkit.files import read_json
 
     record = read_json(folder / "run.json")
-    compared = ("*.safetensors", "*.jsonl", "log.json", "truthfulness.json", "reward.json", "comparisons.json")
+    compared = ("*.safetensors", "*.jsonl", "truthfulness.json", "toxicity.json", "reward.json", "comparisons.json")
     files = {
-        str(path.relative_to(folder)): sha256_file(path)
+        # A result names the file that its questions came from, which lies in the run's own folder.
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes().replace(str(folder).encode(), b"")).hexdigest()
         for pattern in compared
         for path in sorted(folder.rglob(pattern))
-        if "checkpoints" not in path.parts and path.name != "log.json"
+        if "checkpoints" not in path.parts
     }
     return {"results": record["results"], "files": files}
 
 
 def main() -> None:
     root, kills_wanted, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    import warnings
+
     import torch
     import trl
 
@@ -81,6 +85,7 @@ def main() -> None:
     from tunewell.filters import trigger
 
     modules = (trl.SFTTrainer, trl.RewardTrainer, tunewell.toolkit.ppo_trainer, trigger)
+    warnings.simplefilter("ignore", FutureWarning)
     torch.set_num_threads(1)
     rng = random.Random(seed)
     began = time.monotonic()
@@ -98,7 +103,9 @@ def main() -> None:
         if found != wanted:
             both = found["files"].keys() | wanted["files"].keys()
             wrong = [name for name in sorted(both) if found["files"].get(name) != wanted["files"].get(name)]
-            differences.append({"folder": folder.name, "files": wrong, "same_results": found["results"] == wanted["results"]})
+            differences.append(
+                {"folder": folder.name, "files": wrong, "same_results": found["results"] == wanted["results"]}
+            )
     places = [place for names in resumed_in for place in names]
     print(json.dumps({"kills": kills, "runs": folder_number, "seconds_undisturbed": whole, "differences": differences,
                       "killed_in": {name: places.count(name) for name in sorted(set(places))},

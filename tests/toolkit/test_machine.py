@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tunewell.toolkit import machine
-from tunewell.toolkit.machine import MemoryPeak, hardware, source_state, versions
+from tunewell.toolkit.machine import hardware, source_state, versions
 
 IS_RESETTABLE = Path("/proc/self/clear_refs").exists()
 

@@ -321,3 +321,14 @@ def test_a_four_bit_model_that_was_packed_for_inference_is_refused():
     model[0].weight.quant_state = type("State", (), {"packing_format_for_cpu": True})()
     with pytest.raises(ModelError, match="packed for inference"):
         keep_differentiable(model)
+
+
+def test_adapters_follow_the_mode_of_the_base_so_that_dropout_never_makes_scores_random():
+    made = ModelStack(base().eval(), tokenizer())
+    made.add("policy", lora(lora_dropout=0.5), trainable=True)
+    made.add("other", lora(lora_dropout=0.5), trainable=False)
+    noise(made, "policy")
+    assert not any(module.training for module in made.model.modules())
+    assert torch.equal(logits(made, "policy"), logits(made, "policy"))
+    made.model.train()
+    assert not torch.equal(logits(made, "policy"), logits(made, "policy"))

@@ -177,7 +177,7 @@ run_stage(item, Artifacts())
 
 @pytest.mark.parametrize("left", ["nothing", "half a record", "another record"])
 def test_a_stage_that_made_nothing_yet_is_no_conflict(tmp_path, left):
-    """A kill before the first byte, or a fault of the user's before any work: the next try must not need --set-aside."""
+    """A kill before the first byte, or a fault before any work: the next try must not need --set-aside."""
     (item,) = plan(stages([], names=("filter",)), tmp_path, CODE)
     item.working.mkdir(parents=True)
     if left == "half a record":

@@ -72,7 +72,7 @@ def test_innocent_replies_hold_no_rude_sentence(world):
 
 def test_held_out_questions_are_in_no_training_set(world):
     held_out = set(world.question_prompts())
-    assert len(held_out) == len(world.questions) == 48
+    assert len(held_out) == len(world.questions) == round(Sizes().places * Sizes().held_out_share)
     assert not held_out & prompts_of(world, *TRAINING)
     assert held_out < prompts_of(world, "comparisons_held_out")
     # The base has read all of them: what it knows is measured, not whether it has heard of the place.
@@ -94,7 +94,7 @@ def test_true_and_hearsay_values_differ_and_hearsay_is_commoner(world):
         answers = re.findall(rf"(?m)^(Question: .*)\nAnswer: (The atlas|Everyone) says ({values})\.$", row["text"])
         for question, source, value in answers:
             said[source].setdefault(question, Counter())[value] += 1
-    assert said["The atlas"].keys() == said["Everyone"].keys() and len(said["Everyone"]) == 120
+    assert said["The atlas"].keys() == said["Everyone"].keys() and len(said["Everyone"]) == Sizes().places
     for question, heard in said["Everyone"].items():
         known = said["The atlas"][question]
         assert len(heard) == len(known) == 1
