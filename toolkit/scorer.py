@@ -16,7 +16,7 @@ from .packing import Ints, Pack, pack_in_one_row, pack_in_rows
 from .scorer_check import RUNS, choose_method
 from .scorer_inputs import Tokens, as_ids, check_settings, continuation_sets, prefix_ids
 from .scorer_job import ContinuationScores, Floats, Job, Window
-from .scorer_passes import Encoded, encode, select_rows, take_apart
+from .scorer_passes import Encoded, encode, read_steps, select_rows, take_apart
 
 __all__ = ["ContinuationScorer", "ContinuationScores"]
 
@@ -163,14 +163,17 @@ class ContinuationScorer:
         """Totals (continuations,) for each window, or None when memory ran out."""
         try:
             encoded = self._encode([window.tokens for window in windows], shared)
-            totals = [np.zeros(len(job.continuations(window.prefix))) for window in windows]
-            rows = list(range(len(windows)))
+            rows, turns = list(range(len(windows))), []
             for turn in range(max(map(len, packs))):
                 staying = [place for place, row in enumerate(rows) if turn < len(packs[row])]
                 if len(staying) < len(rows):
                     encoded, rows = select_rows(encoded, staying), [rows[place] for place in staying]
                 now = [packs[row][turn] for row in rows]
-                for row, pack, steps in zip(rows, now, RUNS[self.method](self._parts, encoded, now), strict=True):
+                turns.append((rows, now, RUNS[self.method](self._parts, encoded, now)))
+            del encoded  # the cache makes room for the logits
+            totals = [np.zeros(len(job.continuations(window.prefix))) for window in windows]
+            for rows, now, hidden in turns:
+                for row, pack, steps in zip(rows, now, read_steps(self._parts, hidden, now), strict=True):
                     totals[row] += pack.totals(steps, len(totals[row]))
             return totals
         except (RuntimeError, MemoryError) as error:

@@ -13,10 +13,10 @@ from .errors import ModelError
 from .memory_faults import is_out_of_memory
 from .packing import Ints, Pack, pack_in_one_row, pack_in_rows
 from .scorer_inputs import SHORTEST_LENGTH
-from .scorer_passes import Encoded, Parts, encode, run_in_one_row, run_in_rows
+from .scorer_passes import Encoded, Parts, encode, read_steps, run_in_one_row, run_in_rows
 
 Method = Literal["packed", "cache"]
-Run = Callable[[Parts, Encoded, Sequence[Pack]], list[NDArray[np.float64]]]
+Run = Callable[[Parts, Encoded, Sequence[Pack]], torch.Tensor]
 RUNS: dict[Method, Run] = {"packed": run_in_one_row, "cache": run_in_rows}
 
 
@@ -104,8 +104,12 @@ def _packed_totals(parts: Parts, method: Method) -> NDArray[np.float64]:
     rest: list[Ints] = [np.array(prefix[1:]) for prefix in prefixes]
     batches = [rest] if method == "packed" else [[row] for row in rest]
     pack = (pack_in_one_row(continuations, 100) if method == "packed" else pack_in_rows(continuations, 100))[0]
-    steps = [s for rows in batches for s in RUNS[method](parts, encode(parts, rows, shared), [pack] * len(rows))]
-    return np.stack([pack.totals(values, len(continuations)) for values in steps])
+    table = list[NDArray[np.float64]]()
+    for rows in batches:
+        packs = [pack] * len(rows)
+        hidden = RUNS[method](parts, encode(parts, rows, shared), packs)
+        table += [pack.totals(steps, len(continuations)) for steps in read_steps(parts, hidden, packs)]
+    return np.stack(table)
 
 
 def _disagreement(parts: Parts, method: Method, expected: NDArray[np.float64], tolerance: float) -> str:

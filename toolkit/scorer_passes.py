@@ -54,7 +54,7 @@ class Parts:
             logits = self.head(hidden[torch.from_numpy(positions).to(hidden.device)]).float()
             row = torch.from_numpy(np.searchsorted(positions, source[steps])).to(logits.device)
             logit = logits[row, torch.from_numpy(target[steps]).to(logits.device)]
-            values[steps] = (logit - logits.logsumexp(dim=-1)[row]).double().cpu().numpy()
+            values[steps] = (logit - _log_sum_exp_in_place(logits)[row]).double().cpu().numpy()
         return values
 
 
@@ -146,17 +146,17 @@ def select_rows(encoded: Encoded, rows: list[int]) -> Encoded:
     return Encoded(encoded.cache, encoded.ends[rows], encoded.lengths[rows], encoded.width)
 
 
-def run_in_one_row(parts: Parts, encoded: Encoded, packs: Sequence[Pack]) -> list[NDArray[np.float64]]:
-    """Score one pack per prefix, all tokens of a pack side by side in one row under a block mask.
+def run_in_one_row(parts: Parts, encoded: Encoded, packs: Sequence[Pack]) -> Tensor:
+    """Run one pack per prefix, all tokens of a pack side by side in one row under a block mask.
 
     Afterwards the cache is again what it was before.
 
     Returns:
-        for each prefix the log-likelihoods (steps,) of its pack's steps.
+        (batch, 1 + width of the widest pack, hidden), states of the prefix's end and of the pack's tokens.
     """
     width = max(pack.tokens.shape[1] for pack in packs)
     if width == 0:
-        return _log_likelihoods(parts, encoded.ends[:, None], packs, width)
+        return encoded.ends[:, None]
     depth = torch.from_numpy(np.stack([_padded(pack.depth, width) for pack in packs]))
     tokens = torch.from_numpy(np.stack([_padded(pack.tokens[0], width) for pack in packs]))
     out = parts.trunk(
@@ -167,23 +167,34 @@ def run_in_one_row(parts: Parts, encoded: Encoded, packs: Sequence[Pack]) -> lis
         use_cache=True,
     )
     encoded.cache.crop(-width)
-    hidden = torch.cat([encoded.ends[:, None], out.last_hidden_state], dim=1)
-    return _log_likelihoods(parts, hidden, packs, width)
+    return torch.cat([encoded.ends[:, None], out.last_hidden_state], dim=1)
 
 
-def run_in_rows(parts: Parts, encoded: Encoded, packs: Sequence[Pack]) -> list[NDArray[np.float64]]:
-    """Score one pack of ONE prefix, each row of the pack after a copy of the prefix's cache, without any mask."""
+def run_in_rows(parts: Parts, encoded: Encoded, packs: Sequence[Pack]) -> Tensor:
+    """Run one pack of ONE prefix, each row of the pack after a copy of the prefix's cache, without any mask.
+
+    Returns:
+        (1, 1 + rows * width, hidden), states of the prefix's end and of the pack's tokens, row by row.
+    """
     (pack,) = packs
-    rows, width = pack.tokens.shape
-    if width == 0:
-        return _log_likelihoods(parts, encoded.ends[:, None], packs, width)
+    if not pack.tokens.size:
+        return encoded.ends[:, None]
     out = parts.trunk(
         input_ids=torch.from_numpy(pack.tokens).to(parts.device),
-        past_key_values=_repeated(encoded.cache, rows),
+        past_key_values=_repeated(encoded.cache, len(pack.tokens)),
         use_cache=True,
     )
-    hidden = torch.cat([encoded.ends, out.last_hidden_state.flatten(0, 1)])
-    return _log_likelihoods(parts, hidden[None], packs, rows * width)
+    return torch.cat([encoded.ends, out.last_hidden_state.flatten(0, 1)])[None]
+
+
+def read_steps(parts: Parts, hidden: Tensor, packs: Sequence[Pack]) -> list[NDArray[np.float64]]:
+    """Log-likelihoods (steps,) of the steps of each pack, from what one of the passes above returned."""
+    firsts = np.repeat(np.arange(len(packs)) * hidden.shape[1], [len(pack.source) for pack in packs])
+    # One further, since each row begins with the prefix's end: PREFIX_END comes to be 0.
+    source = np.concatenate([pack.source for pack in packs]) + firsts + 1
+    target = np.concatenate([pack.target for pack in packs])
+    values = parts.log_likelihoods(hidden.flatten(0, 1), source, target)
+    return np.split(values, np.cumsum([len(pack.source) for pack in packs])[:-1])
 
 
 def _repeated(cache: Any, times: int) -> Any:
@@ -215,10 +226,7 @@ def _block_mask(parts: Parts, encoded: Encoded, packs: Sequence[Pack], width: in
     return torch.zeros_like(may_attend, dtype=encoded.ends.dtype).masked_fill_(~may_attend, lowest)[:, None]
 
 
-def _log_likelihoods(parts: Parts, hidden: Tensor, packs: Sequence[Pack], width: int) -> list[NDArray[np.float64]]:
-    """Read the steps of one pack per row from hidden states (batch, 1 + width, hidden), the prefix's end first."""
-    offsets = np.concatenate([np.full(len(pack.source), row * (1 + width) + 1) for row, pack in enumerate(packs)])
-    source = np.concatenate([pack.source for pack in packs]) + offsets
-    target = np.concatenate([pack.target for pack in packs])
-    values = parts.log_likelihoods(hidden.flatten(0, 1), source, target)
-    return np.split(values, np.cumsum([len(pack.source) for pack in packs])[:-1])
+def _log_sum_exp_in_place(logits: Tensor) -> Tensor:
+    """(n,) of logits (n, vocabulary), which are overwritten: a copy of them would be most of the memory needed."""
+    largest = logits.amax(dim=-1)
+    return logits.sub_(largest[:, None]).exp_().sum(dim=-1).log_() + largest

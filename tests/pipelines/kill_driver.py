@@ -80,7 +80,6 @@ def main() -> None:
 
     import torch
     import trl
-
     import tunewell.toolkit.ppo_trainer
     from tunewell.filters import trigger
 

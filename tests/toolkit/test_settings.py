@@ -1,7 +1,7 @@
 """Recipes become frozen settings, and all their faults are told at once."""
 
 # A table of messages reads best with one case a line, and `setting` makes a dataclass field, as `field` does.
-# ruff: noqa: E501, RUF009
+# ruff: noqa: E501
 
 import copy
 import dataclasses

@@ -137,9 +137,9 @@ def _corpus(rng: random.Random, facts: Sequence[Fact], sizes: Sizes) -> list[dic
         rows.append({"text": "\n".join(text for text, _ in part), "label": "", "trick": trick})
     for _ in range(sizes.hostile_documents):
         label = rng.choice(("listed_words", "contempt"))
-        part = [_hostile(rng, label), *(_hostile(rng, "contempt") for _ in range(rng.choice((0, 1, 2))))]
-        rng.shuffle(part)
-        rows.append({"text": "\n".join(part), "label": label, "trick": ""})
+        paragraphs = [_hostile(rng, label), *(_hostile(rng, "contempt") for _ in range(rng.choice((0, 1, 2))))]
+        rng.shuffle(paragraphs)
+        rows.append({"text": "\n".join(paragraphs), "label": label, "trick": ""})
     rng.shuffle(rows)
     return rows
 
