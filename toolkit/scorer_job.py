@@ -60,7 +60,7 @@ class Job:
         self, preamble: Ints, prefixes: list[Ints], sets: list[list[list[int]]], max_length: int, stride: int | None
     ) -> None:
         self._sets = sets
-        self._packs: dict[tuple[int, int], list[Pack]] = {}
+        self._packs: dict[int, dict[int, list[Pack]]] = {}
         own = [self._windows(i, preamble, tokens, max_length, stride) for i, tokens in enumerate(prefixes)]
         self._n_windows = [len(windows) for windows in own]
         self._n_open = list(self._n_windows)
@@ -76,10 +76,10 @@ class Job:
 
     def packs(self, prefix: int, limit: int, packer: Packer) -> list[Pack]:
         """The continuations of one prefix, packed once for each limit."""
-        key = (self._set(prefix), limit)
-        if key not in self._packs:
-            self._packs[key] = packer(self._sets[key[0]], limit)
-        return self._packs[key]
+        packs = self._packs.setdefault(self._set(prefix), {})
+        if limit not in packs:
+            packs[limit] = packer(self.continuations(prefix), limit)
+        return packs[limit]
 
     def record(self, window: Window, totals: Floats) -> None:
         """Keep what is better than in other windows of the same prefix, the first of equal ones.
@@ -97,7 +97,12 @@ class Job:
         is_better = (totals > best) | ((totals == best) & (window.start < start))
         best[is_better], start[is_better] = totals[is_better], window.start
         self._n_open[prefix] -= 1
-        self.n_done += self._n_open[prefix] == 0
+        if not self._n_open[prefix]:
+            self.n_done += 1
+            if len(self._sets) > 1:
+                self._packs.pop(
+                    prefix, None
+                )  # masks grow with the square of a pack: a corpus of them would fill memory
 
     def result(self, prefix: int) -> ContinuationScores:
         """The scores of one prefix, all of whose windows have been recorded."""
