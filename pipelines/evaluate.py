@@ -103,11 +103,15 @@ def run_eval(
             write_result(measured[model][task], folder / model / f"{task}.json")
     write_json(folder / "not_measured.json", missing)
     write_json(folder / "comparisons.json", _comparisons(measured, seed))
+    warnings = [f"{entry['what']} not measured: {entry['reason']}" for entry in missing]
+    if examination.too_long:
+        warnings.append(f"{examination.too_long} held-out prompts are too long for the window and were left out.")
     return Outcome(
         artifacts=before,
         results=_results(measured),
-        rows={task: len(result.items) for task, result in measured["base"].items()},
-        warnings=tuple(f"{entry['what']} not measured: {entry['reason']}" for entry in missing),
+        rows={task: len(result.items) for task, result in measured["base"].items()}
+        | {"held_out_prompts_too_long": examination.too_long},
+        warnings=tuple(warnings),
     )
 
 
@@ -136,7 +140,7 @@ class Examination:
         folder: Path,
     ) -> None:
         self.settings, self.stack, self.data, self.seed = settings, stack, data, seed
-        self.prompts = read_set(data, "held_out_prompts")
+        self.prompts, self.too_long = self._prompts_that_fit(read_set(data, "held_out_prompts"))
         self.texts = [row["text"] for row in read_set(data, "clean_text")][: settings.limit]
         self.questions = self._read_questions(questions)
         self.scorer = self._open_scorer(folder)
@@ -236,6 +240,19 @@ class Examination:
         from contextlib import nullcontext
 
         return self.stack.using(adapter) if self.stack.names else nullcontext(self.stack.base)
+
+    def _prompts_that_fit(self, prompts: list[Row]) -> tuple[list[Row], int]:
+        """Prompts that leave room for an answer in the model's window, and how many do not."""
+        from ..toolkit.generation import window_of
+        from ..toolkit.ppo_prompts import tokenize_prompts
+
+        window = window_of(self.stack.base)
+        if not prompts or window is None:
+            return prompts, 0
+        tokenized = tokenize_prompts(prompts, self.stack.tokenizer, None)
+        room = window - self.settings.max_new_tokens
+        fitting = [row for row, prompt in zip(prompts, tokenized, strict=True) if len(prompt.ids) <= room]
+        return fitting, len(prompts) - len(fitting)
 
     def _text(self, prompt: str | Sequence[Row]) -> str:
         """A prompt as text; a start token that the chat template wrote is taken off, encoding adds it again."""
