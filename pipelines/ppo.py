@@ -11,7 +11,7 @@ from ..toolkit.settings import TrainerBlock, setting, trainer_block
 from ..toolkit.stage import Artifacts, Outcome
 from .console import Console
 from .sets import read_set
-from .training import RESERVED, Row, trainer_arguments, watch
+from .training import RESERVED, Row, go_on, trainer_arguments, watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def run_ppo(
     resume = last_complete(arguments.output_dir)
     with console.bar("PPO") as advance:
         trainer.add_callback(watch(advance, "PPO", "objective/score", "reward"))
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        go_on(trainer, resume)
     write_json(folder / "log.json", trainer.state.log_history)
     stack.save("policy", folder / "policy")
     warnings = [f"PPO left out {too_long} prompts that are too long."] if too_long else []

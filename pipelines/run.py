@@ -1,5 +1,6 @@
 """Run a recipe: build what is missing, skip what is done, and keep one record of it all in run.json."""
 
+import itertools
 import os
 import sys
 import time
@@ -61,8 +62,9 @@ def run_recipe(
         if sets_aside and (moved := set_aside(planned)):
             console.say(f"earlier work was moved to {moved}")
         refuse_conflicts(planned)
-        if last is not None:
-            planned = planned[: [item.stage.name for item in planned].index(last) + 1]
+        wanted = len(planned) if last is None else [item.stage.name for item in planned].index(last) + 1
+        # What lies behind the wanted stage and is done already stays in the record.
+        planned = planned[:wanted] + list(itertools.takewhile(lambda item: item.folder.is_dir(), planned[wanted:]))
         record = _record(recipe, out, argv)
         artifacts = Artifacts()
         if any(not item.folder.is_dir() for item in planned):
@@ -159,7 +161,11 @@ def _code() -> str:
 
 def _base(recipe: Recipe, console: Console) -> str:
     """The base model's folder or hub id; the tiny one is built when the cache does not hold it."""
+    from ..toolkit.models import device_of, load_tokenizer
+
+    device_of(recipe.base)  # faults of the machine and the tokenizer are told before anything is made
     if recipe.base.model != TINY:
+        load_tokenizer(recipe.base.model, recipe.base)
         return recipe.base.model
     from ..toolkit.tiny import cached_base
 

@@ -33,6 +33,7 @@ def run_sft(
     Raises:
         DataError: no demonstration is left to train on.
     """
+    import torch
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -51,6 +52,7 @@ def run_sft(
             f"than {length} tokens. Loosen the filters or raise sft.max_length."
         )
     stack = ModelStack(model, tokenizer)
+    torch.manual_seed(seed)  # half of a fresh adapter is drawn
     stack.add("policy", settings.lora.config(), trainable=True)
     arguments = trainer_arguments(SFTConfig, settings.trainer, base, folder, seed, max_length=length)
     with stack.using("policy", trainable=True) as peft_model:

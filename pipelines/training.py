@@ -72,8 +72,26 @@ def train(trainer: "Trainer", folder: Path, console: Console, title: str) -> Non
     resume = last_complete(folder / "checkpoints")
     with console.bar(title) as advance:
         trainer.add_callback(watch(advance, title))
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        go_on(trainer, resume)
     write_json(folder / "log.json", trainer.state.log_history)
+
+
+def go_on(trainer: "Trainer", checkpoint: Path | None) -> None:
+    """Train from a checkpoint; from one of the last step nothing is left but to take its weights.
+
+    transformers would make one step more there, so a run killed behind its last checkpoint would end differently.
+    """
+    from transformers import TrainerState
+
+    if checkpoint is not None:
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if state.global_step >= state.max_steps:
+            trainer._load_from_checkpoint(str(checkpoint))
+            trainer.state = state
+            if (average := getattr(trainer, "average", None)) is not None:
+                average.apply()  # PPO's moving average replaces the policy at the end of training
+            return
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def rows_that_fit(
