@@ -3,8 +3,7 @@
     python bench/continuation_scorer.py [--json] [--rounds 3] [--threads 2]
 
 A 34-million-parameter Llama with random weights, on the CPU. The first run makes the environment of the peer under
-`.venv-peers/`. Peer and ours take turns document by document in one process; the table shows the sum over the
-documents of the median over the rounds. About three minutes on two idle cores.
+`.venv-peers/`. Peer and ours take turns in one process; the table shows medians. About three minutes on two idle cores.
 """
 
 import argparse
@@ -72,27 +71,32 @@ def draw_grouped(seed: int) -> list[Tokens]:
     return [beginning + next(endings) for beginning in draw(10, 4, 4, seed + 1) for _ in range(10)]
 
 
-def interleaved(
-    cases: dict[str, Callable[[Tokens], object]], documents: Sequence[Tokens], rounds: int
-) -> dict[str, float]:
-    """Mean milliseconds a document of each case; of a document's times the median over the rounds counts."""
-    seconds: dict[str, list[list[float]]] = {name: [[] for _ in documents] for name in cases}
+def interleaved(cases: dict[str, tuple[int, Callable[[], object]]], rounds: int) -> dict[str, float]:
+    """Median milliseconds of each case; in each of the rounds all take turns, each the given number of times."""
+    times: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
-        for index, document in enumerate(documents):
-            for name, case in cases.items():
+        for name, (repeats, case) in cases.items():
+            for _ in range(repeats):
                 start = time.perf_counter()
-                case(document)
-                seconds[name][index].append(time.perf_counter() - start)
-    return {name: statistics.fmean(map(statistics.median, times)) * 1e3 for name, times in seconds.items()}
+                case()
+                times[name].append((time.perf_counter() - start) * 1e3)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def bare(model, documents: Sequence[Tokens], n_more: int):  # type: ignore[no-untyped-def]
-    """Plain forward passes over as many tokens as are scored, one document at a time."""
+    """Plain forward passes over as many tokens as are scored, in batches as large as ours."""
     import torch
+    from tunewell.toolkit.scorer import CPU_TOKENS
 
+    batches: list[list[int]] = []
+    for length in sorted((len(document) + n_more for document in documents), reverse=True):
+        if batches and (len(batches[-1]) + 1) * batches[-1][0] <= CPU_TOKENS:
+            batches[-1].append(length)
+        else:
+            batches.append([length])
     with torch.no_grad():
-        for document in documents:
-            model(input_ids=torch.zeros(1, len(document) + n_more, dtype=torch.long), use_cache=False)
+        for batch in batches:
+            model(input_ids=torch.zeros(len(batch), batch[0], dtype=torch.long), use_cache=False)
 
 
 class Harness:
@@ -146,34 +150,27 @@ def measure_speed(rounds: int) -> dict[str, dict[str, object]]:
     got = np.stack([scores.total for scores in scorer.score(documents, phrases)])
     difference = float(np.abs(got - expected).max())
 
-    against = interleaved(
+    times = interleaved(
         {
-            "ours": lambda document: scorer.score([document], phrases),
-            "lm-eval": lambda document: harness.score([document], phrases),
-            "bare": lambda document: bare(model, [document], n_more),
-            "bare trunk": lambda document: bare(model.model, [document], n_more),
+            "ours": (3, lambda: scorer.score(documents, phrases)),
+            "lm-eval": (1, lambda: harness.score(documents, phrases)),
+            "bare": (3, lambda: bare(model, documents, n_more)),
+            "bare trunk": (3, lambda: bare(model.model, documents, n_more)),
+            "10 grouped": (3, lambda: scorer.score(same, few)),
+            "100 grouped": (3, lambda: scorer.score(same, grouped)),
+            "10 unlike": (3, lambda: scorer.score(same, unlike[:10])),
+            "100 unlike": (3, lambda: scorer.score(same, unlike)),
         },
-        documents,
         rounds,
     )
-    grown = interleaved(
-        {
-            "10 grouped": lambda document: scorer.score([document], few),
-            "100 grouped": lambda document: scorer.score([document], grouped),
-            "10 unlike": lambda document: scorer.score([document], unlike[:10]),
-            "100 unlike": lambda document: scorer.score([document], unlike),
-        },
-        same,
-        rounds * 2,
-    )
     checked = {"max_difference_nats": difference, "peer_batch_size": harness.batch_size}
-    as_many = "ms a document, as many tokens in a plain forward pass"
+    what = f"ms for {len(documents)} documents"
     return {
-        "lm_eval": figure(against, "lm-eval", "ms a document, 20 phrases") | checked,
-        "phrases_10_to_100": growth(grown, "grouped", "with common beginnings"),
-        "phrases_10_to_100_unlike": growth(grown, "unlike", "without common beginnings"),
-        "bare_forward": figure(against, "bare", as_many),
-        "bare_forward_without_head": figure(against, "bare trunk", as_many + " without the head"),
+        "lm_eval": figure(times, "lm-eval", f"{what} and 20 phrases") | checked,
+        "phrases_10_to_100": growth(times, "grouped", "with common beginnings"),
+        "phrases_10_to_100_unlike": growth(times, "unlike", "without common beginnings"),
+        "bare_forward": figure(times, "bare", f"{what}, as many tokens in plain forward passes"),
+        "bare_forward_without_head": figure(times, "bare trunk", f"{what}, the same without the head"),
     }
 
 
@@ -186,7 +183,7 @@ def figure(milliseconds: dict[str, float], peer: str, unit: str) -> dict[str, ob
 def growth(milliseconds: dict[str, float], kind: str, what: str) -> dict[str, object]:
     """How cost grows from 10 to 100 phrases: the one ratio here that is better when lower."""
     ten, hundred = milliseconds[f"10 {kind}"], milliseconds[f"100 {kind}"]
-    unit = f"ms a document of 300 tokens, 100 phrases (ours) and 10 (peer) {what}; the ratio is the growth of cost"
+    unit = f"ms for 3 documents of 300 tokens, 100 phrases (ours) and 10 (peer) {what}; ratio = growth of cost"
     return {"ours": hundred, "peer": ten, "ratio": hundred / ten, "unit": unit}
 
 

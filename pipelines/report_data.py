@@ -91,7 +91,7 @@ def _verdict(results: Mapping[str, Any]) -> Iterator[str]:
         )
     if "reward.accuracy" in results:
         accuracy = results["reward.accuracy"]
-        yield f"The reward model ranks {accuracy['value']:.1%} of {accuracy['n']} held-out comparisons as people did."
+        yield f"The reward model ranks {accuracy['value']:.1%} of {accuracy['n']} held-out comparisons right."
 
 
 def _same_scorer(record: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ __all__ = ["ContinuationScorer", "ContinuationScores"]
 
 PACK_TOKENS = 256
 """Continuation tokens in one row: longer rows cost more attention between continuations that do not see each other."""
-CPU_TOKENS = 768
+CPU_TOKENS = 1536
 """Tokens in a batch of packed rows on a CPU: more gain nothing there, and cost memory."""
 
 
