@@ -1,8 +1,7 @@
 """Reward and KL of sampled answers: how far a policy climbed, and how far from its reference it went for that."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -55,7 +54,7 @@ def reward_of_answers(
     """
     ids = row_ids([row["prompt"] for row in prompts])
     tokenized = tokenize_prompts(prompts, stack.tokenizer, None)
-    with _using(stack, adapter) as model:
+    with stack.using(adapter) as model:
         answers = generate(
             model,
             stack.tokenizer,
@@ -79,12 +78,6 @@ def reward_of_answers(
     }
     details = {"decoding": asdict(sampling) | {"k": 1}, "scorer": stack.digest(reward), "seed": seed, "n": len(items)}
     return TaskResult(name="reward", scores=scores, items=items, details=details)
-
-
-@contextmanager
-def _using(stack: ModelStack, adapter: str | None) -> Iterator[Any]:
-    with stack.using(adapter) as model:
-        yield model
 
 
 def _seed(seed: int, name: str) -> int:
