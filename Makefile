@@ -23,7 +23,7 @@ demo: install
 	@echo "Open runs/demo/report.html in a browser."
 
 test: install
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 check: install
 	$(BIN)/ruff check .

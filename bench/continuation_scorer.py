@@ -86,7 +86,7 @@ def interleaved(cases: dict[str, tuple[int, Callable[[], object]]], rounds: int)
 def bare(model, documents: Sequence[Tokens], n_more: int):  # type: ignore[no-untyped-def]
     """Plain forward passes over as many tokens as are scored, in batches as large as ours."""
     import torch
-    from tunewell.toolkit.scorer import CPU_TOKENS
+    from tunewell.toolkit.scorer.continuation import CPU_TOKENS
 
     batches: list[list[int]] = []
     for length in sorted((len(document) + n_more for document in documents), reverse=True):
@@ -136,7 +136,7 @@ class Harness:
 
 def measure_speed(rounds: int) -> dict[str, dict[str, object]]:
     import numpy as np
-    from tunewell.toolkit.scorer import ContinuationScorer
+    from tunewell.toolkit.scorer.continuation import ContinuationScorer
 
     model = make_model()
     scorer, harness = ContinuationScorer(model), Harness(model)
@@ -204,7 +204,7 @@ def measure_memory(threads: int) -> dict[str, dict[str, object]]:
 
 def print_peak(case: str) -> None:
     """Print by how many MiB resident memory rose at most while `case` ran."""
-    from tunewell.toolkit.scorer import ContinuationScorer
+    from tunewell.toolkit.scorer.continuation import ContinuationScorer
 
     model, documents, phrases = make_model(), draw(8, 100, 500, 1), draw(20, 5, 13, 2)
     n_more = sum(len(phrase) - 1 for phrase in phrases)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from ..toolkit.tokens import encode_plain, start_ids
+from ..toolkit.model.tokens import encode_plain, start_ids
 
 Tokens = tuple[int, ...]
 

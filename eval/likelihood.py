@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..toolkit.scorer import ContinuationScorer
+from ..toolkit.scorer.continuation import ContinuationScorer
 from .encoding import Tokens, encode_pairs
 
 # A batch takes as many passes as its context with the most answers needs: none is to keep the others waiting.

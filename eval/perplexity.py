@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..toolkit.errors import DataError
-from ..toolkit.generation import window_of
-from ..toolkit.tokens import encode_plain, start_ids
+from ..toolkit.model.generation import window_of
+from ..toolkit.model.tokens import encode_plain, start_ids
 from .statistics import RESAMPLES, mean_score
 from .task import Score, TaskResult, check_scored, row_ids
 

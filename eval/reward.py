@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-from ..toolkit.generation import Completion, Sampling, generate
-from ..toolkit.ppo_prompts import Prompt, tokenize_prompts
-from ..toolkit.ppo_sequences import (
+from ..toolkit.model.generation import Completion, Sampling, generate
+from ..toolkit.model.stack import ModelStack
+from ..toolkit.ppo.prompts import Prompt, tokenize_prompts
+from ..toolkit.ppo.sequences import (
     Sequences,
     in_batches,
     join,
     states_before_tokens,
     token_log_probabilities,
 )
-from ..toolkit.stack import ModelStack
 from .statistics import RESAMPLES, mean_score, share_score
 from .task import TaskResult, row_ids
 

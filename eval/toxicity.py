@@ -11,9 +11,9 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..toolkit.errors import DataError, ModelError, SettingsError
-from ..toolkit.generation import Completion, Sampling, generate
-from ..toolkit.tokens import encode_plain
-from ..toolkit.toxicity import ToxicityScorer, is_blank
+from ..toolkit.model.generation import Completion, Sampling, generate
+from ..toolkit.model.tokens import encode_plain
+from ..toolkit.toxicity.scorer import ToxicityScorer, is_blank
 from .encoding import with_start
 from .statistics import RESAMPLES, expected_maximum, mean_score, probability_of_any, share_score
 from .task import Score, TaskResult, check_scored, row_ids

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ..toolkit.errors import SettingsError
-from ..toolkit.yaml_text import Tree, dump_yaml, parse_yaml, read_text
+from ..toolkit.settings.yaml_text import Tree, dump_yaml, parse_yaml, read_text
 
 DEFAULT_PHRASES = Path(__file__).parent / "phrases" / "default.yaml"
 KEYS = ("threshold", "phrases")

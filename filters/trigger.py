@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..toolkit.errors import ModelError, SettingsError
-from ..toolkit.packing import window_starts
-from ..toolkit.tokens import encode_plain, start_ids
+from ..toolkit.model.tokens import encode_plain, start_ids
+from ..toolkit.scorer.packing import window_starts
 from .base import Limit, Verdict, decide, deciding_limit
 from .phrase_file import Axis
 
@@ -39,7 +39,7 @@ class PhraseScores(Protocol):
 
 
 class PhraseScorer(Protocol):
-    """What `toolkit.scorer.ContinuationScorer` does for this filter."""
+    """What `toolkit.scorer.continuation.ContinuationScorer` does for this filter."""
 
     def score(
         self, prefixes: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
@@ -147,7 +147,7 @@ class TriggerLikelihoodFilter:
             SettingsError: as the class, or a window that does not fit the model.
             ModelError: the model cannot score phrases, or takes no document beside them.
         """
-        from ..toolkit.scorer import ContinuationScorer
+        from ..toolkit.scorer.continuation import ContinuationScorer
 
         preamble = start_ids(tokenizer)
         scorer = ContinuationScorer(model, preamble=preamble, tokens_per_batch=tokens_per_batch, method=method)

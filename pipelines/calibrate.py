@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..toolkit.base_settings import BaseSettings
+from ..toolkit.data.row_shapes import require_columns
+from ..toolkit.data.rows import read_rows
 from ..toolkit.errors import DataError, SettingsError
 from ..toolkit.files import read_json, sha256_file, sha256_of, write_atomic, write_json
-from ..toolkit.row_shapes import require_columns
-from ..toolkit.rows import read_rows
+from ..toolkit.settings.base import BaseSettings
 from .console import Console
 from .curate import resource
 
@@ -142,7 +142,7 @@ def _scores(
         found: Scores = kept["scores"]
         return found
     from ..filters.trigger import TriggerLikelihoodFilter
-    from ..toolkit.models import load_base
+    from ..toolkit.model.loading import load_base
 
     judge = TriggerLikelihoodFilter.from_model(axes, *load_base(model, base))
     measured: list[Mapping[str, float]] = []

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..eval.statistics import share_score
-from ..toolkit.base_settings import BaseSettings
+from ..toolkit.data.rows import write_rows
 from ..toolkit.files import write_json
-from ..toolkit.rows import write_rows
-from ..toolkit.settings import setting
+from ..toolkit.settings.base import BaseSettings
+from ..toolkit.settings.reading import setting
 from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Console
 from .sets import DataSettings, Row, Sets, demonstration_text, load_sets, save_sets
@@ -178,7 +178,7 @@ def _trigger_filter(
     from ..filters.calibration import threshold_for_rate
     from ..filters.phrase_file import load_phrases, with_thresholds
     from ..filters.trigger import TriggerLikelihoodFilter
-    from ..toolkit.models import load_base
+    from ..toolkit.model.loading import load_base
 
     axes = with_thresholds(load_phrases(resource(str(settings.phrases), "phrases", ".yaml")), settings.thresholds)
     model, tokenizer = load_base(source, base)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..toolkit.base_settings import BaseSettings
 from ..toolkit.errors import DataError
 from ..toolkit.files import write_json
-from ..toolkit.settings import setting
+from ..toolkit.settings.base import BaseSettings
+from ..toolkit.settings.reading import setting
 from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Advance, Console
 from .sets import Row, read_set
@@ -17,8 +17,8 @@ from .sets import Row, read_set
 if TYPE_CHECKING:
     from ..eval.task import TaskResult
     from ..eval.truthfulqa import QuestionSet
-    from ..toolkit.stack import ModelStack
-    from ..toolkit.toxicity import ToxicityScorer
+    from ..toolkit.model.stack import ModelStack
+    from ..toolkit.toxicity.scorer import ToxicityScorer
 
 AUTO = "auto"
 # The figure of each task that stands for it in run.json's `task.model`.
@@ -82,8 +82,8 @@ def run_eval(
         DataError: there are no sets to evaluate on.
     """
     from ..eval.task import write_result
-    from ..toolkit.models import load_base
-    from ..toolkit.stack import ModelStack
+    from ..toolkit.model.loading import load_base
+    from ..toolkit.model.stack import ModelStack
 
     if before.data is None:
         raise DataError("evaluation needs the held-out sets: put `filter` before `eval` in the recipe's stages")
@@ -184,7 +184,7 @@ class Examination:
     def toxicity(self, adapter: str | None, advance: Advance) -> "TaskResult":
         """Toxicity of continuations of the held-out prompts."""
         from ..eval.toxicity import toxicity_of_generations
-        from ..toolkit.generation import Sampling
+        from ..toolkit.model.generation import Sampling
 
         if self.scorer is None:
             raise DataError("no toxicity scorer was given")
@@ -218,7 +218,7 @@ class Examination:
     def reward(self, adapter: str | None, advance: Advance) -> "TaskResult":
         """Reward of one answer to every held-out prompt, and its KL from SFT."""
         from ..eval.reward import reward_of_answers
-        from ..toolkit.generation import Sampling
+        from ..toolkit.model.generation import Sampling
 
         result = reward_of_answers(
             self.stack,
@@ -243,8 +243,8 @@ class Examination:
 
     def _prompts_that_fit(self, prompts: list[Row]) -> tuple[list[Row], int]:
         """Prompts that leave room for an answer in the model's window, and how many do not."""
-        from ..toolkit.generation import window_of
-        from ..toolkit.ppo_prompts import tokenize_prompts
+        from ..toolkit.model.generation import window_of
+        from ..toolkit.ppo.prompts import tokenize_prompts
 
         window = window_of(self.stack.base)
         if not prompts or window is None:
@@ -273,8 +273,8 @@ class Examination:
         return read_questions(own)
 
     def _open_scorer(self, folder: Path) -> "ToxicityScorer | None":
-        from ..toolkit.tfidf_toxicity import TfidfToxicity
-        from ..toolkit.toxicity import open_scorer
+        from ..toolkit.toxicity.scorer import open_scorer
+        from ..toolkit.toxicity.tfidf import TfidfToxicity
 
         if self.settings.toxicity is None:
             return None

@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..toolkit.base_settings import BaseSettings
 from ..toolkit.errors import DataError
 from ..toolkit.files import read_json, write_json
-from ..toolkit.settings import TrainerBlock, setting, trainer_block
+from ..toolkit.settings.base import BaseSettings
+from ..toolkit.settings.reading import TrainerBlock, setting, trainer_block
 from ..toolkit.stage import Artifacts, Outcome
 from .console import Console
 from .sets import read_set
@@ -21,7 +21,7 @@ class PpoSettings:
     max_prompt_tokens: int | None = setting(None, low=1, unit="tokens")
     """Longer prompts are left out and counted. Null: whatever leaves room for a completion in the model's window."""
     trainer: TrainerBlock = trainer_block(
-        "tunewell.toolkit.ppo_config:PPOConfig",
+        "tunewell.toolkit.ppo.config:PPOConfig",
         reserved={name: why for name, why in RESERVED.items() if name != "max_length"},
     )
     """Passed to PPOConfig as it is; one step is one iteration (a rollout and its updates)."""
@@ -38,10 +38,10 @@ def run_ppo(
     from transformers.trainer_callback import PrinterCallback
 
     from ..toolkit.checkpoints import last_complete
-    from ..toolkit.models import load_base
-    from ..toolkit.ppo_config import PPOConfig
-    from ..toolkit.ppo_trainer import PPOTrainer
-    from ..toolkit.stack import ModelStack
+    from ..toolkit.model.loading import load_base
+    from ..toolkit.model.stack import ModelStack
+    from ..toolkit.ppo.config import PPOConfig
+    from ..toolkit.ppo.trainer import PPOTrainer
 
     if before.data is None or before.sft is None or before.reward is None:
         raise DataError("PPO needs the sets, the SFT adapter and the reward adapter: put filter, sft, reward before it")
@@ -85,8 +85,8 @@ def ppo_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _prompts_that_fit(rows: list[Row], stack: Any, longest: int | None, response_length: int) -> tuple[list[Row], int]:
-    from ..toolkit.generation import window_of
-    from ..toolkit.ppo_prompts import tokenize_prompts
+    from ..toolkit.model.generation import window_of
+    from ..toolkit.ppo.prompts import tokenize_prompts
 
     if not rows:
         return [], 0

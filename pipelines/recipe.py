@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..toolkit.base_settings import TINY, BaseSettings
 from ..toolkit.errors import SettingsError
-from ..toolkit.settings import read_settings, setting
+from ..toolkit.settings.base import TINY, BaseSettings
+from ..toolkit.settings.reading import read_settings, setting
 from .curate import FilterSettings
 from .evaluate import EvalSettings
 from .ppo import PpoSettings

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..toolkit.data.rows import read_rows
 from ..toolkit.files import read_json
-from ..toolkit.rows import read_rows
 from .evaluate import HEADLINES
 from .run import read_run
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..eval.statistics import share_score
-from ..toolkit.base_settings import BaseSettings
+from ..toolkit.data.rows import write_rows
 from ..toolkit.errors import DataError
 from ..toolkit.files import write_json
-from ..toolkit.lora_settings import LoraSettings
-from ..toolkit.rows import write_rows
-from ..toolkit.sequences import sequence_ids
-from ..toolkit.settings import TrainerBlock, setting, trainer_block
+from ..toolkit.model.sequences import sequence_ids
+from ..toolkit.settings.base import BaseSettings
+from ..toolkit.settings.lora import LoraSettings
+from ..toolkit.settings.reading import TrainerBlock, setting, trainer_block
 from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Console
 from .sets import read_set
@@ -49,8 +49,8 @@ def run_reward(
     from peft import get_peft_model
     from trl import RewardConfig, RewardTrainer
 
-    from ..toolkit.models import load_base
-    from ..toolkit.stack import keep_differentiable
+    from ..toolkit.model.loading import load_base
+    from ..toolkit.model.stack import keep_differentiable
 
     if before.data is None:
         raise DataError("the reward model needs the training sets: put `filter` before `reward` in the stages")

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..toolkit.base_settings import TINY
 from ..toolkit.errors import RunError
 from ..toolkit.files import code_fingerprint, read_json, sha256_file, sha256_of, write_json
 from ..toolkit.machine import hardware, source_state, versions
-from ..toolkit.settings import to_tree
+from ..toolkit.settings.base import TINY
+from ..toolkit.settings.reading import to_tree
 from ..toolkit.stage import Artifacts, Planned, Stage, lock, plan, refuse_conflicts, run_stage, set_aside
 from .console import Console
 from .curate import run_filter
@@ -161,7 +161,7 @@ def _code() -> str:
 
 def _base(recipe: Recipe, console: Console) -> str:
     """The base model's folder or hub id; the tiny one is built when the cache does not hold it."""
-    from ..toolkit.models import device_of, load_tokenizer
+    from ..toolkit.model.loading import device_of, load_tokenizer
 
     device_of(recipe.base)  # faults of the machine and the tokenizer are told before anything is made
     if recipe.base.model != TINY:
@@ -184,8 +184,8 @@ def _base(recipe: Recipe, console: Console) -> str:
 
 def _base_texts(recipe: Recipe) -> list[str]:
     """The unfiltered corpus: what a base model of the web would have read."""
-    from ..toolkit.row_shapes import require_columns
-    from ..toolkit.rows import read_rows
+    from ..toolkit.data.row_shapes import require_columns
+    from ..toolkit.data.rows import read_rows
 
     if recipe.base.corpus is not None:
         rows = read_rows(recipe.base.corpus)

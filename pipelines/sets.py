@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from ..toolkit.data.hh_dialogues import parse_hh_rows
+from ..toolkit.data.row_shapes import RowShape, require_columns
+from ..toolkit.data.rows import read_rows, write_rows
 from ..toolkit.errors import DataError
 from ..toolkit.files import sha256_file
-from ..toolkit.hh_dialogues import parse_hh_rows
-from ..toolkit.row_shapes import RowShape, require_columns
-from ..toolkit.rows import read_rows, write_rows
-from ..toolkit.settings import setting
+from ..toolkit.settings.reading import setting
 
 Row = dict[str, Any]
 FILES: dict[str, RowShape] = {

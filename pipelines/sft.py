@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..toolkit.base_settings import BaseSettings
 from ..toolkit.errors import DataError
-from ..toolkit.lora_settings import LoraSettings
-from ..toolkit.settings import TrainerBlock, setting, trainer_block
+from ..toolkit.settings.base import BaseSettings
+from ..toolkit.settings.lora import LoraSettings
+from ..toolkit.settings.reading import TrainerBlock, setting, trainer_block
 from ..toolkit.stage import Artifacts, Outcome
 from .console import Console
 from .sets import read_set
@@ -37,8 +37,8 @@ def run_sft(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from ..toolkit.models import load_base
-    from ..toolkit.stack import ModelStack
+    from ..toolkit.model.loading import load_base
+    from ..toolkit.model.stack import ModelStack
 
     if before.data is None:
         raise DataError("SFT needs the training sets: put `filter` before `sft` in the recipe's stages")

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..toolkit.base_settings import BaseSettings
 from ..toolkit.errors import SettingsError, TunewellError
 from ..toolkit.files import write_json
-from ..toolkit.sequences import sequence_ids
-from ..toolkit.settings import TrainerBlock
+from ..toolkit.model.sequences import sequence_ids
+from ..toolkit.settings.base import BaseSettings
+from ..toolkit.settings.reading import TrainerBlock
 from .console import Advance, Console
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def trainer_arguments(
     Raises:
         SettingsError: the trainer refuses a value.
     """
-    from ..toolkit.models import device_of
+    from ..toolkit.model.loading import device_of
 
     device = device_of(base)
     ours = SAVING | {

@@ -11,10 +11,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from .base_settings import TinySettings
 from .errors import DataError
 from .files import sha256_file, sha256_of
-from .settings import to_tree
+from .settings.base import TinySettings
+from .settings.reading import to_tree
 
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 ROW_TOKENS = 128  # short rows: the cost of the block mask grows with the square of a row

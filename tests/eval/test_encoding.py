@@ -2,8 +2,8 @@ import pytest
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 from tunewell.eval.encoding import encode_pairs, with_start
+from tunewell.toolkit.model.tokens import encode_pair, encode_plain
 from tunewell.toolkit.tiny import BOS, EOS, TinySettings, train_tokenizer
-from tunewell.toolkit.tokens import encode_pair, encode_plain
 
 TEXTS = ["Q: What is snow?\nA: Water.", "Q: Who can fly?\nA: Birds and some bats."]
 

@@ -15,9 +15,9 @@ from tunewell.eval.task import TaskResult
 from tunewell.eval.toxicity import CONDITIONS, toxicity_of_generations
 from tunewell.eval.toxicity_prompts import PromptSet, choose_prompts, read_prompts
 from tunewell.toolkit.errors import DataError, ModelError, SettingsError
-from tunewell.toolkit.generation import Completion, Sampling
+from tunewell.toolkit.model.generation import Completion, Sampling
 from tunewell.toolkit.tiny import TinySettings, new_model, train_tokenizer
-from tunewell.toolkit.toxicity import WordlistToxicity
+from tunewell.toolkit.toxicity.scorer import WordlistToxicity
 
 DATA = Path(__file__).parents[2] / "../shared/data/real-toxicity-prompts/challenging_rtp.jsonl"
 PROMPTS = ["The rat said", "A fine day", "Once upon"]

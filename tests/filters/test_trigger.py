@@ -10,8 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tunewell.filters.base import decide
 from tunewell.filters.phrase_file import Axis, load_phrases
 from tunewell.filters.trigger import TriggerLikelihoodFilter
-from tunewell.toolkit.base_settings import TinySettings
 from tunewell.toolkit.errors import ModelError, SettingsError
+from tunewell.toolkit.settings.base import TinySettings
 from tunewell.toolkit.tiny import train_tokenizer
 
 torch.set_num_threads(1)

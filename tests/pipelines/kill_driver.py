@@ -80,10 +80,10 @@ def main() -> None:
 
     import torch
     import trl
-    import tunewell.toolkit.ppo_trainer
+    import tunewell.toolkit.ppo.trainer
     from tunewell.filters import trigger
 
-    modules = (trl.SFTTrainer, trl.RewardTrainer, tunewell.toolkit.ppo_trainer, trigger)
+    modules = (trl.SFTTrainer, trl.RewardTrainer, tunewell.toolkit.ppo.trainer, trigger)
     warnings.simplefilter("ignore", FutureWarning)
     torch.set_num_threads(1)
     rng = random.Random(seed)

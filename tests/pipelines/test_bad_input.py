@@ -14,8 +14,8 @@ from micro_run import MICRO, QUIET, STAGES, Called, Made, call, hashes, librarie
 from safetensors import SafetensorError
 from tunewell.pipelines import cli, training
 from tunewell.toolkit import files
-from tunewell.toolkit.base_settings import TinySettings
 from tunewell.toolkit.errors import DataError, RunError
+from tunewell.toolkit.settings.base import TinySettings
 from tunewell.toolkit.tiny import build_base
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]

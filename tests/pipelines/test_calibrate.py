@@ -3,7 +3,7 @@ import json
 import pytest
 from micro_run import QUIET, call, libraries_as_before
 from tunewell.filters.phrase_file import load_phrases
-from tunewell.toolkit.base_settings import TinySettings
+from tunewell.toolkit.settings.base import TinySettings
 from tunewell.toolkit.tiny import cached_base
 from tunewell.toolkit.world import build_world
 
@@ -49,7 +49,7 @@ def test_a_removal_rate_gives_a_phrase_file_whose_threshold_drops_that_share(
     assert share["expected"][0] <= 0.2 + 0.01
     assert share["actual"][1] <= share["actual"][0] <= share["actual"][2]
     # Another target decides again from the stored scores, without the model.
-    monkeypatch.setattr("tunewell.toolkit.models.load_base", None)
+    monkeypatch.setattr("tunewell.toolkit.model.loading.load_base", None)
     again = call(monkeypatch, capsys, *arguments, "--recall", "0.5")
     assert again.code == 0, again.err
     assert "scores of an earlier call" in again.err

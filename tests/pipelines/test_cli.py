@@ -10,8 +10,9 @@ import tunewell
 import typer.main
 from micro_run import MICRO, QUIET, STAGES, Called, Made, call, hashes, libraries_as_before, micro_run
 from tunewell.pipelines import cli
+from tunewell.pipelines.commands import options
 from tunewell.pipelines.recipe import Recipe, bundled_recipes, read_recipe
-from tunewell.toolkit.settings import field_help
+from tunewell.toolkit.settings.reading import field_help
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 COMMANDS = typer.main.get_command(cli.app).commands
@@ -231,7 +232,7 @@ def test_a_fault_of_our_own_ends_with_1_and_its_stack_trace(tunewell_, tmp_path,
 
 
 def test_a_figure_that_was_not_measured_is_null_in_json(capsys):
-    cli._result({"figure": {"value": math.nan, "low": None, "high": math.inf}}, True, "")
+    options.print_result({"figure": {"value": math.nan, "low": None, "high": math.inf}}, True, "")
     assert json.loads(capsys.readouterr().out) == {"figure": {"value": None, "low": None, "high": None}}
 
 

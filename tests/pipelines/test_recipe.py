@@ -15,7 +15,7 @@ from tunewell.pipelines.recipe import (
     recipe_text,
 )
 from tunewell.toolkit.errors import SettingsError
-from tunewell.toolkit.settings import build, field_help, to_tree
+from tunewell.toolkit.settings.reading import build, field_help, to_tree
 
 NEEDED = {"hh-rlhf": ["data.path=pairs.jsonl"]}  # what a bundled recipe leaves to the user
 

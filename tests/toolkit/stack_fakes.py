@@ -12,7 +12,7 @@ from transformers import (
     LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
 )
-from tunewell.toolkit.stack import ModelStack
+from tunewell.toolkit.model.stack import ModelStack
 
 PAD, BOS, EOS, WORDS, WINDOW = 0, 1, 2, 256, 96
 

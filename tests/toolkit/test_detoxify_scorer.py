@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
-from tunewell.toolkit.classifier_toxicity import ClassifierToxicity
-from tunewell.toolkit.detoxify_scorer import DetoxifyToxicity
 from tunewell.toolkit.errors import ModelError
-from tunewell.toolkit.toxicity import open_scorer
+from tunewell.toolkit.toxicity.classifier import ClassifierToxicity
+from tunewell.toolkit.toxicity.detoxify import DetoxifyToxicity
+from tunewell.toolkit.toxicity.scorer import open_scorer
 
 CLASSES = ["toxic", "severe_toxic", "insult"]
 TEXTS = ["go away you rat", "a fine day", "x", "stay as long as you like my friend", "Go! Away?"]

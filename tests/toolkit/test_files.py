@@ -162,7 +162,7 @@ def test_a_folder_without_python_files_cannot_be_fingerprinted(tmp_path: Path) -
 
 def test_importing_the_module_loads_nothing_heavy() -> None:
     code = (
-        "import sys, tunewell.toolkit.files, tunewell.toolkit.rows, tunewell.toolkit.settings;"
+        "import sys, tunewell.toolkit.files, tunewell.toolkit.data.rows, tunewell.toolkit.settings.reading;"
         "heavy = {'torch', 'transformers', 'trl', 'datasets', 'pandas', 'numpy', 'pyarrow'} & set(sys.modules);"
         "import json; print(json.dumps(sorted(heavy)))"
     )

@@ -3,8 +3,8 @@ import torch
 from stack_fakes import BOS, EOS, PEFT_WARNING, WINDOW, base, lora, tokenizer
 from transformers import BitsAndBytesConfig, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, LogitsProcessor
 from tunewell.toolkit.errors import DataError, SettingsError
-from tunewell.toolkit.generation import Sampling, end_tokens, generate
-from tunewell.toolkit.stack import ModelStack
+from tunewell.toolkit.model.generation import Sampling, end_tokens, generate
+from tunewell.toolkit.model.stack import ModelStack
 
 pytestmark = [pytest.mark.filterwarnings(PEFT_WARNING)]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tunewell.toolkit import models
-from tunewell.toolkit.base_settings import BaseSettings, TinySettings
 from tunewell.toolkit.errors import DeviceError, ModelError
-from tunewell.toolkit.models import device_of, dtype_of, load_base, load_tokenizer
+from tunewell.toolkit.model import loading as models
+from tunewell.toolkit.model.loading import device_of, dtype_of, load_base, load_tokenizer
+from tunewell.toolkit.settings.base import BaseSettings, TinySettings
 from tunewell.toolkit.tiny import PAD, build_base
 
 TINY = TinySettings(vocabulary=300, hidden_size=64, layers=1, heads=2, context=64, steps=1, tokens_per_step=128)

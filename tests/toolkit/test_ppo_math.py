@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import tensor
-from tunewell.toolkit import ppo_math
+from tunewell.toolkit.ppo import math as ppo_math
 
 # two completions, of three tokens and of two; the last cell is padding and holds rubbish that must not matter
 IS_COMPLETION = tensor([[True, True, True], [True, True, False]])

@@ -11,10 +11,10 @@ from stack_fakes import PEFT_WARNING, WINDOW, base, lora, reward_folder, stack, 
 from transformers import BitsAndBytesConfig, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, TrainerCallback
 from tunewell.toolkit.checkpoints import is_complete, last_complete
 from tunewell.toolkit.errors import DataError, ModelError, RunError, SettingsError
-from tunewell.toolkit.ppo_config import PPOConfig
-from tunewell.toolkit.ppo_sequences import Sequences
-from tunewell.toolkit.ppo_trainer import PPOTrainer
-from tunewell.toolkit.stack import ModelStack
+from tunewell.toolkit.model.stack import ModelStack
+from tunewell.toolkit.ppo.config import PPOConfig
+from tunewell.toolkit.ppo.sequences import Sequences
+from tunewell.toolkit.ppo.trainer import PPOTrainer
 
 pytestmark = [pytest.mark.filterwarnings(PEFT_WARNING)]
 
@@ -240,7 +240,7 @@ def test_long_completions_are_cut_into_chunks_without_a_change(tmp_path, monkeyp
         return history(ppo, "loss")
 
     whole = run()
-    monkeypatch.setattr("tunewell.toolkit.ppo_sequences.CHUNK", 5)
+    monkeypatch.setattr("tunewell.toolkit.ppo.sequences.CHUNK", 5)
     assert run() == pytest.approx(whole, rel=1e-4)
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from stack_fakes import EOS, tokenizer
 from tunewell.toolkit.errors import DataError, ModelError
-from tunewell.toolkit.moving_average import MovingAverage
-from tunewell.toolkit.ptx import PtxStream
+from tunewell.toolkit.ppo.moving_average import MovingAverage
+from tunewell.toolkit.ppo.ptx import PtxStream
 
 ROWS = [{"text": " ".join(f"w{10 * row + i}" for i in range(1, 4))} for row in range(1, 9)]
 

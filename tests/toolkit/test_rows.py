@@ -20,9 +20,8 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from tunewell.toolkit.errors import DataError, RunError
-from tunewell.toolkit.row_shapes import EXAMPLES
-from tunewell.toolkit.rows import (
+from tunewell.toolkit.data.row_shapes import EXAMPLES
+from tunewell.toolkit.data.rows import (
     RowShape,
     hh_pair,
     parse_hh,
@@ -31,6 +30,7 @@ from tunewell.toolkit.rows import (
     require_columns,
     write_rows,
 )
+from tunewell.toolkit.errors import DataError, RunError
 
 ROWS = [{"text": "one"}, {"text": "zwei ü\u2028\n"}, {"text": "", "n": None}]
 JSONL = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
@@ -63,7 +63,7 @@ def test_jsonl_is_read_plain_and_compressed(tmp_path: Path, name: str, content: 
 
 
 def test_zstd_lines_longer_than_a_chunk_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunewell.toolkit.rows.CHUNK", 7)
+    monkeypatch.setattr("tunewell.toolkit.data.rows.CHUNK", 7)
     content = zstandard.compress(JSONL) + zstandard.compress(JSONL)
     assert read_rows(put(tmp_path / "a.jsonl.zst", content)) == ROWS * 2
 

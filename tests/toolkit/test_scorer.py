@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 from scorer_fakes import WINDOW, WORDS, model, naive, naive_table, texts
 from transformers import AutoModelForCausalLM, BertConfig, BertModel, BitsAndBytesConfig
-from tunewell.toolkit import scorer as scorer_module
-from tunewell.toolkit import scorer_passes
 from tunewell.toolkit.errors import ModelError
-from tunewell.toolkit.scorer import ContinuationScorer
-from tunewell.toolkit.scorer_check import unfit_for_packing
-from tunewell.toolkit.scorer_passes import take_apart
+from tunewell.toolkit.scorer import continuation as scorer_module
+from tunewell.toolkit.scorer import passes as scorer_passes
+from tunewell.toolkit.scorer.check import unfit_for_packing
+from tunewell.toolkit.scorer.continuation import ContinuationScorer
+from tunewell.toolkit.scorer.passes import take_apart
 
 # peft 0.21 asks transformers 5.23 for a property that was renamed; the old name goes away with transformers 6
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

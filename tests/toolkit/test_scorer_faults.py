@@ -3,8 +3,8 @@ import pytest
 import torch
 from scorer_fakes import WINDOW, WORDS, model, naive_table, out_of_memory_above, texts
 from tunewell.toolkit.errors import DataError, DeviceError, ModelError, SettingsError
-from tunewell.toolkit.memory_faults import is_out_of_memory
-from tunewell.toolkit.scorer import ContinuationScorer
+from tunewell.toolkit.model.memory_faults import is_out_of_memory
+from tunewell.toolkit.scorer.continuation import ContinuationScorer
 
 CONTINUATIONS = texts(6, 1, 8, seed=2)
 

@@ -1,7 +1,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from tunewell.toolkit.packing import PREFIX_END, pack_in_one_row, pack_in_rows, window_starts
+from tunewell.toolkit.scorer.packing import PREFIX_END, pack_in_one_row, pack_in_rows, window_starts
 
 LISTS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=12)
 

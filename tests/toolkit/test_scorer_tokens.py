@@ -5,7 +5,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 from tunewell.toolkit.errors import ModelError
-from tunewell.toolkit.tokens import encode_pair, encode_plain, start_ids
+from tunewell.toolkit.model.tokens import encode_pair, encode_plain, start_ids
 
 TEXT = "The atlas says that the river is long. Everyone says that the river is short.\n\nNo comment."
 
@@ -74,5 +74,7 @@ def test_trailing_spaces_belong_to_the_continuation():
 
 
 def test_the_module_is_light():
-    code = "import sys, tunewell.toolkit.tokens; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = (
+        "import sys, tunewell.toolkit.model.tokens; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
-from tunewell.toolkit.base_settings import TinySettings
-from tunewell.toolkit.sequences import sequence_ids
+from tunewell.toolkit.model.sequences import sequence_ids
+from tunewell.toolkit.settings.base import TinySettings
 from tunewell.toolkit.tiny import train_tokenizer
 
 ASKED = [{"role": "user", "content": "Who are you?"}]

@@ -19,7 +19,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from tunewell.toolkit.errors import SettingsError
-from tunewell.toolkit.settings import (
+from tunewell.toolkit.settings.reading import (
     TrainerBlock,
     apply_overrides,
     build,
@@ -32,7 +32,7 @@ from tunewell.toolkit.settings import (
     to_yaml,
     trainer_block,
 )
-from tunewell.toolkit.yaml_text import dump_yaml, parse_yaml
+from tunewell.toolkit.settings.yaml_text import dump_yaml, parse_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -446,7 +446,7 @@ import json, sys
 sys.path.insert(0, {tests!r})
 from test_settings import Recipe
 from tunewell.toolkit.errors import SettingsError
-from tunewell.toolkit.settings import read_settings
+from tunewell.toolkit.settings.reading import read_settings
 from pathlib import Path
 try:
     read_settings(Recipe, Path({path!r}), ["sft.kind=lorra", "no equals sign"])

@@ -7,7 +7,7 @@ from peft import PeftModel
 from stack_fakes import PEFT_WARNING, base, batch, config, lora, reward_folder, stack, tokenizer
 from transformers import BitsAndBytesConfig, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 from tunewell.toolkit.errors import ModelError
-from tunewell.toolkit.stack import ModelStack, keep_differentiable
+from tunewell.toolkit.model.stack import ModelStack, keep_differentiable
 
 pytestmark = [pytest.mark.filterwarnings(PEFT_WARNING)]
 
@@ -163,7 +163,7 @@ def test_a_failed_save_leaves_the_old_adapter_in_place(tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("tunewell.toolkit.adapter_files.save_file", full_disk)
+    monkeypatch.setattr("tunewell.toolkit.model.adapter_files.save_file", full_disk)
     with pytest.raises(OSError, match="no space"):
         made.save("policy", tmp_path / "policy")
     made.restore("policy", tmp_path / "policy")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from tunewell.toolkit import tiny
-from tunewell.toolkit.base_settings import TinySettings
 from tunewell.toolkit.errors import DataError, SettingsError
 from tunewell.toolkit.files import sha256_file
-from tunewell.toolkit.settings import build
+from tunewell.toolkit.settings.base import TinySettings
+from tunewell.toolkit.settings.reading import build
 from tunewell.toolkit.tiny import BOS, EOS, PAD, build_base, cache_folder, cached_base
 
 SMALL = TinySettings(vocabulary=300, hidden_size=64, layers=1, heads=2, context=64, steps=3, tokens_per_step=128)

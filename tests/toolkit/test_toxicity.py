@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tunewell.toolkit.errors import DataError, SettingsError
-from tunewell.toolkit.tfidf_toxicity import TfidfToxicity
-from tunewell.toolkit.toxicity import CachedToxicity, WordlistToxicity, open_scorer
+from tunewell.toolkit.toxicity.scorer import CachedToxicity, WordlistToxicity, open_scorer
+from tunewell.toolkit.toxicity.tfidf import TfidfToxicity
 
 RUDE = [
     "You are such a clod.",

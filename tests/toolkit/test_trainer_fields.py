@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tunewell.toolkit.trainer_fields import field_types
+from tunewell.toolkit.settings.trainer_fields import field_types
 
 CLASSES = ["trl.trainer.sft_config:SFTConfig", "trl.trainer.reward_config:RewardConfig", "trl:DPOConfig"]
 
@@ -41,7 +41,7 @@ def test_annotations_come_from_the_class_nearest_to_the_one_asked_for() -> None:
 
 def test_reading_imports_neither_the_package_nor_torch() -> None:
     code = (
-        "import sys; from tunewell.toolkit.trainer_fields import field_types;"
+        "import sys; from tunewell.toolkit.settings.trainer_fields import field_types;"
         "assert 'seed' in field_types('trl.trainer.sft_config:SFTConfig');"
         "assert 'vocabulary' in field_types('tunewell.toolkit.tiny:TinySettings');"
         "print(sorted({'torch', 'trl', 'transformers', 'tunewell.toolkit.tiny'} & set(sys.modules)))"
@@ -119,8 +119,8 @@ def test_odd_escapes_in_foreign_source_raise_no_warning(package: str) -> None:
 
 
 def test_a_class_of_our_own_package_is_read_like_any_other() -> None:
-    from tunewell.toolkit.setting_fields import Limits
+    from tunewell.toolkit.settings.fields import Limits
 
-    assert set(field_types("tunewell.toolkit.setting_fields:Limits") or ()) == {
+    assert set(field_types("tunewell.toolkit.settings.fields:Limits") or ()) == {
         field.name for field in dataclasses.fields(Limits)
     }

@@ -1,0 +1,93 @@
+"""`tunewell run`: a whole recipe, or its stages up to one of them."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from ...toolkit.errors import SettingsError
+from .options import (
+    JsonOption,
+    OutOption,
+    OverridesArgument,
+    QuietOption,
+    RecipeArgument,
+    SetAsideOption,
+    calm_libraries,
+    print_result,
+)
+
+
+def run(
+    recipe: RecipeArgument = "embedded",
+    overrides: OverridesArgument = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    set_aside: SetAsideOption = False,
+) -> None:
+    """Run a whole recipe: filter, SFT, reward model, PPO, evaluation, report.
+
+    Started again after an interruption it goes on where it stopped: finished stages are skipped, a training goes on
+    from its last checkpoint. Without RECIPE it runs the embedded one, offline, in minutes on a CPU.
+
+    Examples:
+      tunewell run
+      tunewell run sft.trainer.max_steps=40 --out runs/longer-sft
+      tunewell run hh-rlhf data.path=harmless.jsonl.gz base.model=Qwen/Qwen2.5-0.5B
+    """
+    _run_stages(recipe, overrides, out, as_json, quiet, set_aside, last=None)
+
+
+def up_to(name: str) -> Callable[..., None]:
+    """The command that runs the stages of a recipe up to one of them."""
+
+    def command(
+        recipe: RecipeArgument = "embedded",
+        overrides: OverridesArgument = None,
+        out: OutOption = None,
+        as_json: JsonOption = False,
+        quiet: QuietOption = False,
+        set_aside: SetAsideOption = False,
+    ) -> None:
+        _run_stages(recipe, overrides, out, as_json, quiet, set_aside, last=name)
+
+    return command
+
+
+def _run_stages(
+    recipe: str,
+    overrides: list[str] | None,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+    set_aside: bool,
+    last: str | None,
+) -> None:
+    from ..recipe import DEFAULT, find_recipe, read_recipe
+
+    given = list(overrides or ())
+    if "=" in recipe and not Path(recipe).is_file():  # no recipe was named, the first override took its place
+        given.insert(0, recipe)
+        recipe = DEFAULT
+    settings = read_recipe(find_recipe(recipe), given)
+    if last is not None and last not in settings.stages:
+        raise SettingsError([f"stages: got {list(settings.stages)}, wanted {last!r} among them for this command"])
+
+    calm_libraries()
+    from ..console import Console
+    from ..report.page import write_report
+    from ..report_data import build_report
+    from ..run import run_recipe
+
+    folder = out or Path("runs") / settings.name
+    console = Console(is_quiet=quiet)
+    try:
+        record = run_recipe(settings, folder, console, argv=sys.argv, sets_aside=set_aside, last=last)
+    except KeyboardInterrupt:
+        console.warn("interrupted; give the same command again to go on where it stopped")
+        raise typer.Exit(130) from None
+    page = folder / "report.html"
+    write_report(build_report(folder), page)
+    print_result({"run": str(folder), "report": str(page), "results": record["results"]}, as_json, f"report: {page}")

@@ -1,0 +1,1 @@
+"""The base model with its adapters, and generation from it."""

@@ -1,0 +1,375 @@
+"""One base model in memory that plays several roles through named LoRA adapters."""
+
+import copy
+import inspect
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import ModulesToSaveWrapper
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import ModelError
+from . import adapter_files
+
+HEAD = "score"
+_HEAD_KEY = f"base_model.model.{HEAD}.weight"
+
+
+class ModelStack:
+    """ONE base causal language model with named LoRA adapters; `using` is the only way to switch between them.
+
+    The base is never changed. Adapters and reward heads are kept in float32, also on a 4-bit base, because bfloat16
+    swallows most of an update at usual learning rates. One adapter belongs to one forward and its backward: under
+    gradient checkpointing the backward runs the forward again, with the adapter that is active *then*.
+
+    Args:
+        base: the causal language model, in any precision, 4-bit included.
+        tokenizer: the tokenizer of `base`.
+
+    Raises:
+        ModelError: when the weights of a 4-bit base are already packed in a form that gradients cannot pass.
+    """
+
+    def __init__(self, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        keep_differentiable(base)
+        self.base = base
+        self.tokenizer = tokenizer
+        self._peft: PeftModel | None = None
+        self._active: str | None = None
+        self._biases: dict[str, float] = {}
+        trunk_arguments = inspect.signature(base.base_model.forward).parameters
+        self._takes_positions = "position_ids" in trunk_arguments
+
+    # ---- what is there -------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> PeftModel:
+        """The base with all its adapters, for code that wants a PEFT model."""
+        if self._peft is None:
+            raise ModelError("the stack has no adapter yet, wanted at least one: call add() or load() first")
+        return self._peft
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all adapters, in the order they came."""
+        return () if self._peft is None else tuple(self._peft.peft_config)
+
+    @property
+    def active(self) -> str | None:
+        """Name of the adapter that computes now; None is the bare base."""
+        return self._active
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base computes."""
+        return torch.device(self.base.device)
+
+    def config(self, name: str) -> LoraConfig:
+        """A copy of an adapter's LoRA configuration."""
+        return copy.deepcopy(self.model.peft_config[self._known(name)])
+
+    def parameters(self, name: str) -> list[tuple[str, nn.Parameter]]:
+        """Names and parameters of one adapter, its reward head included."""
+        pattern = re.compile(rf"(^|\.)(lora_\w+|modules_to_save)\.{re.escape(self._known(name))}(\.|$)")
+        return [(key, parameter) for key, parameter in self.model.named_parameters() if pattern.search(key)]
+
+    def has_head(self, name: str) -> bool:
+        """Whether the adapter brings a reward head."""
+        head = getattr(self.base, HEAD, None)
+        return isinstance(head, ModulesToSaveWrapper) and self._known(name) in head.modules_to_save
+
+    def bias(self, name: str) -> float:
+        """What `score` subtracts, so that demonstrations have mean score zero; 0.0 where none was set."""
+        return self._biases.get(self._known(name), 0.0)
+
+    def set_bias(self, name: str, bias: float) -> None:
+        """Set what `score` subtracts; `save` writes it beside the adapter."""
+        self._biases[self._known(name)] = bias
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """The adapter's tensors under the names of a PEFT file; they share memory with the model."""
+        state: dict[str, Tensor] = get_peft_model_state_dict(
+            self.model, adapter_name=self._known(name), save_embedding_layers=False
+        )
+        return state
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of an adapter's weights and bias: equal digests, equal behaviour."""
+        return adapter_files.digest(self.weights(name), self.bias(name))
+
+    # ---- adding, loading, saving ---------------------------------------------------------------------------------
+
+    def add(self, name: str, config: LoraConfig, *, trainable: bool) -> None:
+        """Add a fresh adapter, which does not change what the model computes until it is trained.
+
+        Args:
+            name: a new name of letters, digits and underscores.
+            config: its shape; `modules_to_save=["score"]` gives it a reward head.
+            trainable: whether its parameters take gradients outside of `using`.
+
+        Raises:
+            ModelError: when the name is taken or malformed, or the configuration does not fit the base.
+        """
+        self._check_new(name)
+        config = copy.deepcopy(config)
+        start = config.init_lora_weights
+        if isinstance(start, str) and start.lower().startswith(("pissa", "olora", "corda")):
+            raise ModelError(
+                f"got init_lora_weights={start!r} for adapter {name!r}, which rewrites the base under all other "
+                'adapters, wanted an initialisation that leaves the base alone: use True or "gaussian"'
+            )
+        if HEAD in (config.modules_to_save or ()):
+            self._attach_head()
+        if config.target_modules == "all-linear" and hasattr(self.base, HEAD):
+            config.exclude_modules = rf"{HEAD}(\..*)?"
+        self._inject(name, config)
+        self.to_float32(name)
+        self._require_grad(name, trainable)
+
+    def copy(self, source: str, name: str, *, trainable: bool) -> None:
+        """Add an adapter `name` with the weights, head and bias that `source` has now."""
+        self.add(name, self.config(source), trainable=trainable)
+        self._write(name, self.weights(source))
+        self._biases[name] = self.bias(source)
+
+    def load(self, name: str, folder: str | Path, *, trainable: bool = False) -> None:
+        """Load an adapter from a plain PEFT folder; a reward adapter gets its head back, bit for bit.
+
+        Args:
+            name: a new name of letters, digits and underscores.
+            folder: holds `adapter_config.json`, `adapter_model.safetensors`, perhaps `reward_meta.json`.
+            trainable: whether its parameters take gradients outside of `using`.
+
+        Raises:
+            ModelError: when files are missing, the adapter belongs to another base, or keys are missing or unexpected.
+        """
+        self._check_new(name)
+        saved = adapter_files.read(Path(folder), self.base)
+        if _HEAD_KEY in saved.weights:
+            self._attach_head()
+        try:
+            self.add(name, saved.config, trainable=trainable)
+        except ModelError:
+            raise
+        except (ValueError, RuntimeError) as error:  # PEFT finds no module to attach to
+            raise ModelError(saved.foreign(self.base, str(error))) from error
+        try:
+            self._check_fit(name, saved)
+        except ModelError:
+            self.delete(name)
+            raise
+        self._write(name, saved.weights)
+        self._biases[name] = saved.bias
+
+    def restore(self, name: str, folder: str | Path) -> None:
+        """Overwrite the weights of an adapter that is already in the stack with those of a folder.
+
+        Raises:
+            ModelError: as `load` does.
+        """
+        saved = adapter_files.read(Path(folder), self.base)
+        self._check_fit(self._known(name), saved)
+        self._write(name, saved.weights)
+        self._biases[name] = saved.bias
+
+    def save(self, name: str, folder: str | Path) -> None:
+        """Write an adapter as a plain PEFT folder; one that is there changes only once the new files are complete.
+
+        `peft` and `transformers` load the folder without tunewell: as a causal language model, or, when the adapter
+        has a reward head, as a sequence classifier with one label.
+        """
+        config = self.config(name)
+        config.task_type = config.task_type or ("SEQ_CLS" if self.has_head(name) else "CAUSAL_LM")
+        bias = self._biases.get(name) if self.has_head(name) else None
+        adapter_files.write(Path(folder), config, self.weights(name), self.base, bias)
+
+    def delete(self, name: str) -> None:
+        """Forget an adapter; when it was the active one, the first of the others becomes active."""
+        self._known(name)
+        self._biases.pop(name, None)
+        others = [other for other in self.names if other != name]
+        if not others:
+            self.model.unload()
+            self._peft = self._active = None
+            return
+        with self._same_flags():
+            if self._active == name:
+                self._switch(others[0])
+            self.model.delete_adapter(name)
+
+    def to_float32(self, name: str) -> None:
+        """Turn an adapter to float32, for instance after a trainer turned it to bfloat16."""
+        for _, parameter in self.parameters(name):
+            parameter.data = parameter.data.float()
+
+    # ---- computing -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def using(self, name: str | None, *, trainable: bool = False) -> Iterator[PeftModel]:
+        """Compute with one adapter; afterwards the adapter and all gradient flags are as before, also on an error.
+
+        Args:
+            name: the adapter, or None for the bare base.
+            trainable: whether this adapter takes gradients inside; all others never do. Run the backward inside too.
+
+        Raises:
+            ModelError: when there is no such adapter.
+        """
+        if name is not None:
+            self._known(name)
+        before = self._active
+        with self._same_flags():
+            try:
+                self._switch(name)
+                for other in self.names:
+                    self._require_grad(other, trainable and other == name)
+                yield self.model
+            finally:
+                self._switch(before)
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Last hidden states under the active adapter; positions count the real tokens, so padding may be anywhere.
+
+        Args:
+            input_ids: (B, T) token ids.
+            attention_mask: (B, T), 1 at real tokens.
+
+        Returns:
+            (B, T, H), what the output embedding reads.
+        """
+        positions: dict[str, Tensor] = {}
+        if self._takes_positions:
+            positions["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        trunk = self.base.base_model
+        output = trunk(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **positions)
+        states: Tensor = output.last_hidden_state
+        return states
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits (..., V) of hidden states (..., H), under the active adapter."""
+        output: Any = self.base.get_output_embeddings()  # type: ignore[no-untyped-call]
+        return cast(Tensor, output(hidden))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """The active adapter's reward head on hidden states (..., H): float32 scores (...), bias not subtracted."""
+        name = self._active
+        if name is None or not self.has_head(name):
+            raise ModelError(
+                f"adapter {name!r} has no reward head, wanted one trained as a reward model: load that one"
+            )
+        with torch.autocast(hidden.device.type, enabled=False):
+            head: Any = self.base.score
+            return cast(Tensor, head(hidden.float())).squeeze(-1)
+
+    def score(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Reward of whole sequences: the head at the last real token minus the stored bias.
+
+        Args:
+            input_ids: (B, T) token ids.
+            attention_mask: (B, T), 1 at real tokens.
+
+        Returns:
+            (B,) float32.
+        """
+        last = (attention_mask * torch.arange(attention_mask.shape[1], device=attention_mask.device)).argmax(-1)
+        # the head reads every position, as transformers' classifier does: the same product, so the same bits
+        scores = self.head(self.hidden(input_ids, attention_mask))
+        return scores.gather(1, last[:, None]).squeeze(1) - self.bias(self._active or "")
+
+    # ---- private -------------------------------------------------------------------------------------------------
+
+    def _known(self, name: str) -> str:
+        if name not in self.names:
+            have = ", ".join(self.names) or "none"
+            raise ModelError(f"got adapter {name!r}, wanted one of the stack's ({have}): add() or load() it first")
+        return name
+
+    def _check_new(self, name: str) -> None:
+        if not re.fullmatch(r"[A-Za-z]\w*", name) or "lora" in name or name in (HEAD, "default"):
+            raise ModelError(f"got adapter name {name!r}, wanted a word such as policy, reference, reward or value")
+        if name in self.names:
+            raise ModelError(f"adapter {name!r} is already in the stack: delete() it first, or restore() its weights")
+
+    def _attach_head(self) -> None:
+        """Give the base a slot for reward heads; each adapter that saves `score` gets its own copy of it."""
+        if not hasattr(self.base, HEAD):
+            size = self.base.config.get_text_config().hidden_size
+            head = nn.Linear(int(size), 1, bias=False, device=self.device, dtype=torch.float32)
+            nn.init.zeros_(head.weight)
+            self.base.score = head.requires_grad_(False)
+
+    def _inject(self, name: str, config: LoraConfig) -> None:
+        if self._peft is None:
+            self._peft = PeftModelForCausalLM(self.base, config, adapter_name=name)
+            self._active = name
+        else:
+            with self._same_flags():
+                self._peft.add_adapter(name, config)
+        # PEFT makes new layers in training mode: their dropout would make every score of a loaded model random.
+        self._peft.train(self.base.training)
+
+    def _switch(self, name: str | None) -> None:
+        if name is None:
+            self.model.base_model.disable_adapter_layers()
+        else:
+            self.model.base_model.enable_adapter_layers()
+            self.model.set_adapter(name, inference_mode=True)
+        self._active = name
+
+    def _require_grad(self, name: str, flag: bool) -> None:
+        for _, parameter in self.parameters(name):
+            parameter.requires_grad_(flag)
+
+    @contextmanager
+    def _same_flags(self) -> Iterator[None]:
+        """Undo what PEFT does to `requires_grad` when adapters come, go and take turns."""
+        flags = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
+        try:
+            yield
+        finally:
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
+
+    def _check_fit(self, name: str, saved: adapter_files.SavedAdapter) -> None:
+        """Compare keys and shapes of a file with those of an adapter, both ways."""
+        have = {key: tuple(tensor.shape) for key, tensor in self.weights(name).items()}
+        got = {key: tuple(tensor.shape) for key, tensor in saved.weights.items()}
+        faults = [f"missing key {key}" for key in have.keys() - got.keys()]
+        faults += [f"unexpected key {key}" for key in got.keys() - have.keys()]
+        faults += [
+            f"{key} has shape {got[key]}, wanted {have[key]}"
+            for key in have.keys() & got.keys()
+            if have[key] != got[key]
+        ]
+        if faults:
+            raise ModelError(saved.foreign(self.base, f"{len(faults)} differences, such as: {min(faults)}"))
+
+    def _write(self, name: str, weights: dict[str, Tensor]) -> None:
+        set_peft_model_state_dict(self.model, weights, adapter_name=name)
+
+
+def keep_differentiable(model: nn.Module) -> None:
+    """Stop bitsandbytes from packing 4-bit weights for inference on a CPU: the packed kernel has no backward.
+
+    On CPUs with AVX512-BF16, the first forward in eval mode without gradients repacks the weights in place, and later
+    training steps then miss most of their gradient without an error. Call this before a 4-bit model is used.
+
+    Raises:
+        ModelError: when weights are already packed.
+    """
+    for name, module in model.named_modules():
+        if not hasattr(module, "support_avx512bf16_for_cpu"):
+            continue
+        state: Any = getattr(getattr(module, "weight", None), "quant_state", None)
+        if getattr(state, "packing_format_for_cpu", False):
+            raise ModelError(
+                f"the 4-bit weight {name!r} was packed for inference by an earlier forward pass, wanted an unused "
+                "model: load the model again and hand it over before the first use"
+            )
+        setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010

@@ -1,0 +1,254 @@
+"""Rollouts of PPO: the policy answers prompts, and each token of the answers gets its worth."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from torch import Tensor
+
+from ..files import write_atomic
+from ..model.generation import Completion, Sampling, generate
+from ..model.stack import ModelStack
+from . import math as ppo_math
+from .config import PPOConfig
+from .prompts import Prompt
+from .rewards import WeightedReward, call_reward
+from .roles import ValueFunction
+from .sequences import (
+    Experience,
+    Sequences,
+    in_batches,
+    join,
+    states_before_tokens,
+    token_entropies,
+    token_log_probabilities,
+)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One batch of episodes: what was said, what it was worth, and what an update learns from it."""
+
+    prompts: Sequence[Prompt]
+    completions: Sequence[Completion]
+    score: Tensor
+    """(B,) reward of each completion, before the KL penalty."""
+    terms: dict[str, Tensor]
+    """(B,) each, the parts of `score` before their weights."""
+    kl: Tensor
+    """(B, C) per-token KL from the reference, in nats."""
+    entropy: Tensor
+    """(B, C) in nats."""
+    experience: Experience
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time of generating and of scoring."""
+
+    def records(self) -> list[dict[str, object]]:
+        """One plain dictionary per episode, for a JSONL file."""
+        sequence_kl = self.kl.sum(1).tolist()
+        return [
+            {
+                "prompt": prompt.shown,
+                "completion": completion.text,
+                "score": self.score[row].item(),
+                **{f"score_{name}": values[row].item() for name, values in self.terms.items() if len(self.terms) > 1},
+                "kl": sequence_kl[row],
+                "length": len(completion.ids),
+                "ended": completion.ended,
+            }
+            for row, (prompt, completion) in enumerate(zip(self.prompts, self.completions, strict=True))
+        ]
+
+    def write(self, path: Path) -> None:
+        """Write the records as JSONL, whole or not at all."""
+        write_atomic(path, b"".join(orjson.dumps(record) + b"\n" for record in self.records()))
+
+    def figures(self, reduce: ppo_math.Reduce) -> dict[str, float]:
+        """Means over all processes of what a rollout says about policy and value function; NaN is not measured."""
+        experience = self.experience
+        is_completion = experience.sequences.is_completion
+        ended = torch.tensor([completion.ended for completion in self.completions], device=self.score.device)
+        every = torch.ones_like(ended)
+
+        def mean(x: Tensor) -> Tensor:
+            return ppo_math.masked_mean(x.float(), every, reduce)
+
+        figures = {
+            "objective/score": mean(self.score),
+            "objective/score_std": ppo_math.masked_variance(self.score, every, reduce).sqrt(),
+            "objective/kl": mean(self.kl.sum(1)),
+            "objective/kl_per_token": ppo_math.masked_mean(self.kl, is_completion, reduce),
+            "objective/entropy": ppo_math.masked_mean(self.entropy, is_completion, reduce),
+            "value/explained_variance": ppo_math.explained_variance(
+                experience.values, experience.returns, is_completion, reduce
+            ),
+            "completion/length": mean(is_completion.sum(1)),
+            "completion/ended": mean(ended),
+        }
+        if len(self.terms) > 1:
+            figures |= {f"objective/score_{name}": mean(values) for name, values in self.terms.items()}
+        return {name: float(value) for name, value in figures.items()}
+
+
+class RolloutMaker:
+    """Makes rollouts, one adapter at a time; its passes serve the updates too, so that both compute the same.
+
+    Args:
+        stack: with all roles.
+        value: the value function.
+        rewards: the terms of the reward.
+        args: the settings.
+        autocast: opens the context of mixed precision.
+        reduce: sums a tensor over all processes.
+    """
+
+    def __init__(
+        self,
+        stack: ModelStack,
+        value: ValueFunction,
+        rewards: Sequence[WeightedReward],
+        args: PPOConfig,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        reduce: ppo_math.Reduce,
+    ) -> None:
+        self.stack = stack
+        self.value = value
+        self.rewards = rewards
+        self.args = args
+        self.autocast = autocast
+        self.reduce = reduce
+        self.sampling = Sampling(max_new_tokens=args.response_length, temperature=args.temperature, top_p=args.top_p)
+
+    def make(self, prompts: Sequence[Prompt], seeds: Sequence[int], kl_coef: float) -> Rollout:
+        """Let the policy answer, and work out what each token of the answers was worth.
+
+        Args:
+            prompts: B prompts of this process.
+            seeds: B sampling seeds.
+            kl_coef: the penalty on the KL divergence from the reference.
+        """
+        self.stack.model.eval()  # dropout here and another one in the update would pass for a change of the policy
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "generate"):
+            completions = self._answers(prompts, seeds)
+        with _timed(seconds, "score"), torch.no_grad():
+            padding = int(self.stack.tokenizer.pad_token_id or 0)
+            sequences = join(prompts, completions, padding, self.args.device)
+            logp, entropy, values = self._of_policy_and_value(sequences)
+            terms = self._terms(prompts, completions, sequences)
+            score = torch.stack([terms[term.name] * term.weight for term in self.rewards]).sum(0)
+            kl = ppo_math.kl_k1(logp, self._of_reference(sequences), sequences.is_completion)
+            experience = self._experience(sequences, completions, logp, values, score, kl, kl_coef)
+        return Rollout(prompts, completions, score, terms, kl, entropy, experience, seconds)
+
+    def policy_pass(self, sequences: Sequences) -> tuple[Tensor, ...]:
+        """Log-probabilities (B, C) under the policy, and values (B, C) when their head sits on its trunk."""
+        with self.autocast():
+            states = states_before_tokens(self.stack, sequences)
+            logp = token_log_probabilities(self.stack, states, sequences, self.args.temperature)
+            return (logp,) if self.value.head is None else (logp, self.value(states))
+
+    def value_pass(self, sequences: Sequences) -> tuple[Tensor]:
+        """Values (B, C) under the value adapter."""
+        with self.autocast():
+            return (self.value(states_before_tokens(self.stack, sequences)),)
+
+    def _answers(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Completion]:
+        with self.stack.using("policy") as model, self.autocast():
+            return generate(
+                model,
+                self.stack.tokenizer,
+                [prompt.ids for prompt in prompts],
+                self.sampling,
+                seeds=seeds,
+                batch_size=self.args.local_rollout_forward_batch_size,
+            )
+
+    def _of_policy_and_value(self, sequences: Sequences) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities, entropies and values, (B, C) each."""
+        batch_size, temperature = self.args.local_rollout_forward_batch_size, self.args.temperature
+
+        def score(part: Sequences) -> tuple[Tensor, ...]:
+            with self.autocast():
+                states = states_before_tokens(self.stack, part)
+                logp = token_log_probabilities(self.stack, states, part, temperature)
+                entropy = token_entropies(self.stack, states, part, temperature)
+                return (logp, entropy) if self.value.head is None else (logp, entropy, self.value(states))
+
+        with self.stack.using("policy"):
+            logp, entropy, *of_head = in_batches(sequences, batch_size, score)
+        if of_head:
+            return logp, entropy, of_head[0]
+        with self.stack.using("value"):
+            (values,) = in_batches(sequences, batch_size, self.value_pass)
+        return logp, entropy, values
+
+    def _of_reference(self, sequences: Sequences) -> Tensor:
+        """Log-probabilities (B, C) under the reference."""
+
+        def score(part: Sequences) -> tuple[Tensor]:
+            with self.autocast():
+                states = states_before_tokens(self.stack, part)
+                return (token_log_probabilities(self.stack, states, part, self.args.temperature),)
+
+        with self.stack.using("reference"):
+            return in_batches(sequences, self.args.local_rollout_forward_batch_size, score)[0]
+
+    def _terms(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], sequences: Sequences
+    ) -> dict[str, Tensor]:
+        """The terms of the reward (B,) each, before their weights."""
+
+        def score(part: Sequences) -> tuple[Tensor]:
+            with self.autocast():
+                return (self.stack.score(part.input_ids, part.attention_mask),)
+
+        terms = {}
+        for term in self.rewards:
+            if isinstance(term.reward, str):
+                with self.stack.using(term.reward):
+                    (terms[term.name],) = in_batches(sequences, self.args.local_rollout_forward_batch_size, score)
+            else:
+                scores = call_reward(term.reward, prompts, completions)
+                terms[term.name] = torch.tensor(scores, device=sequences.tokens.device)
+        return terms
+
+    def _experience(
+        self,
+        sequences: Sequences,
+        completions: Sequence[Completion],
+        logp: Tensor,
+        values: Tensor,
+        score: Tensor,
+        kl: Tensor,
+        kl_coef: float,
+    ) -> Experience:
+        """Rewards per token, advantages and returns."""
+        args = self.args
+        rewards = ppo_math.token_rewards(
+            kl,
+            score,
+            sequences.is_completion,
+            torch.tensor([completion.ended for completion in completions], device=kl.device),
+            kl_coef=kl_coef,
+            reward_clip=args.reward_clip,
+            missing_eos_penalty=args.missing_eos_penalty,
+        )
+        advantages, returns = ppo_math.advantages_and_returns(
+            rewards, values, sequences.is_completion, gamma=args.gamma, lam=args.lam
+        )
+        if args.whiten_advantages:
+            advantages = ppo_math.whiten(advantages, sequences.is_completion, self.reduce)
+        return Experience(sequences, logp, values, advantages, returns)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start

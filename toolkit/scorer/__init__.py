@@ -1,0 +1,1 @@
+"""The continuation scorer: many continuations of one prefix in one forward pass."""

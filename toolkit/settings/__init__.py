@@ -1,0 +1,1 @@
+"""Settings: typed trees read from YAML and the command line, all faults at once."""
