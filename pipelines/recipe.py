@@ -13,13 +13,15 @@ from ..toolkit.settings.reading import read_settings, setting
 from .curate import FilterSettings
 from .evaluate import EvalSettings
 from .ppo import PpoSettings
+from .retrain import RetrainSettings
 from .reward import RewardSettings
 from .sets import DataSettings
 from .sft import SftSettings
 
-StageName = Literal["filter", "sft", "reward", "ppo", "eval"]
+StageName = Literal["filter", "retrain", "sft", "reward", "ppo", "eval"]
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "filter": (),
+    "retrain": ("filter",),
     "sft": ("filter",),
     "reward": ("filter",),
     "ppo": ("filter", "sft", "reward"),
@@ -45,6 +47,8 @@ class Recipe:
     """Where the rows come from."""
     filter: FilterSettings = FilterSettings()
     """Which documents and demonstrations are dropped."""
+    retrain: RetrainSettings = RetrainSettings()
+    """Base models trained on what the filters kept; runs only where `stages` names it."""
     sft: SftSettings = SftSettings()
     """Supervised fine-tuning."""
     reward: RewardSettings = RewardSettings()
@@ -67,6 +71,8 @@ class Recipe:
                 found.append(f"stages: {name!r} needs {', '.join(lacking)} before it; got {list(self.stages)}")
         if len(set(self.stages)) < len(self.stages):
             found.append(f"stages: got {list(self.stages)}, wanted each stage once")
+        if "retrain" in self.stages and self.base.model != TINY:
+            found.append(f"stages: 'retrain' trains tiny bases, so it needs base.model=tiny; got {self.base.model!r}")
         has_text = self.base.corpus or self.data.source != "files" or self.data.corpus
         if self.base.model == TINY and not has_text:
             found.append("base.corpus: got nothing, wanted a file of texts to train the tiny base on, or data.corpus")

@@ -21,6 +21,7 @@ from .curate import run_filter
 from .evaluate import questions_file, run_eval
 from .ppo import run_ppo
 from .recipe import Recipe
+from .retrain import run_retrain
 from .reward import run_reward
 from .sets import input_hashes, load_sets, plain_text
 from .sft import run_sft
@@ -28,7 +29,7 @@ from .sft import run_sft
 ROOT = Path(__file__).parents[1]
 # The code that decides results; how they are shown is left out, so that a new report makes no stage stale.
 FOLDERS = ("toolkit", "filters", "eval")
-MODULES = ("curate", "evaluate", "ppo", "reward", "sets", "sft", "training")
+MODULES = ("curate", "evaluate", "ppo", "retrain", "reward", "sets", "sft", "training")
 RUN = "run.json"
 
 
@@ -128,6 +129,11 @@ def _stages(recipe: Recipe, console: Console) -> list[Stage]:
             settings=shared | {"data": to_tree(data), "filter": to_tree(recipe.filter)},
             inputs=input_hashes([*data.files(), *recipe.filter.files(), *corpus]),
             run=partial(run_filter, recipe.filter, data, base, seed, console),
+        ),
+        "retrain": Stage(
+            name="retrain",
+            settings=shared | {"retrain": to_tree(recipe.retrain), "eval": to_tree(recipe.eval)},
+            run=partial(run_retrain, recipe.retrain, recipe.eval, base, seed, partial(_base_texts, recipe), console),
         ),
         "sft": Stage(
             name="sft",

@@ -82,6 +82,7 @@ def build_base(
     *,
     seed: int = 0,
     settings: TinySettings | None = None,
+    tokenizer: PreTrainedTokenizerFast | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> None:
     """Train tokenizer and model on `texts` and save both in `folder` as a plain Hugging Face folder.
@@ -91,6 +92,8 @@ def build_base(
         folder: where the model goes (safetensors).
         seed: decides the initial weights and the order of the documents.
         settings: shape and training.
+        tokenizer: one made before, so that the figures of two bases per token can be held against each other; None
+            trains one on `texts`.
         progress: called with (steps done, steps in all, loss in nats per token) after each step.
 
     Raises:
@@ -99,7 +102,7 @@ def build_base(
     settings = settings or TinySettings()
     if not any(text.strip() for text in texts):
         raise DataError("got a corpus without text, wanted at least one non-empty document: check base.corpus")
-    tokenizer = train_tokenizer(texts, settings)
+    tokenizer = tokenizer or train_tokenizer(texts, settings)
     model = new_model(tokenizer, settings, seed)
     _train(model, list(_pieces(texts, tokenizer, settings.context)), settings, seed, progress)
     model.save_pretrained(folder)
@@ -111,30 +114,33 @@ def cached_base(
     *,
     seed: int = 0,
     settings: TinySettings | None = None,
+    tokenizer: PreTrainedTokenizerFast | None = None,
     cache: Path | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Path:
     """Give the folder of the tiny base for these texts, building it when the cache does not hold it.
 
-    The name holds a hash of the texts, the seed, the settings, torch's version and the code of this module, so a
-    change of any of them builds anew.
+    The name holds a hash of the texts, the seed, the settings, a given tokenizer, torch's version and the code of this
+    module, so a change of any of them builds anew.
 
     Args:
         texts: one document each.
         seed: decides the initial weights and the order of the documents.
         settings: shape and training.
+        tokenizer: as in `build_base`.
         cache: where bases are kept; default `$TUNEWELL_CACHE`, else `tunewell` in the user's cache folder.
         progress: as in `build_base`.
     """
     settings = settings or TinySettings()
     code = sha256_file(Path(__file__))
-    key = sha256_of([list(texts), seed, to_tree(settings), torch.__version__, code])
+    words = None if tokenizer is None else tokenizer.backend_tokenizer.to_str()
+    key = sha256_of([list(texts), seed, to_tree(settings), words, torch.__version__, code])
     folder = (cache or cache_folder()) / f"tiny-{key[:16]}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as building:
-        build_base(texts, Path(building) / "base", seed=seed, settings=settings, progress=progress)
+        build_base(texts, Path(building) / "base", seed=seed, settings=settings, tokenizer=tokenizer, progress=progress)
         try:
             (Path(building) / "base").rename(folder)
         except OSError:
