@@ -20,4 +20,4 @@ def recipes(
         typer.echo(recipe_text(find_recipe(name)), nl=False)
     else:
         for recipe, file in bundled_recipes().items():
-            typer.echo(f"{recipe:<12} {first_sentence(recipe_text(file))}")
+            typer.echo(f"{recipe:<30} {first_sentence(recipe_text(file))}")

@@ -2,12 +2,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from tunewell.pipelines.recipe import (
     BUNDLED,
     NEEDS,
     Recipe,
+    StageName,
     bundled_recipes,
     find_recipe,
     first_sentence,
@@ -148,7 +150,7 @@ except SystemExit as end:
         ("[filter, ppo, sft, reward]", "'ppo' needs sft, reward before it"),
         ("[filter, sft, ppo]", "'ppo' needs reward before it"),
         ("[filter, sft, filter]", "wanted each stage once"),
-        ("[]", "got none, wanted at least one of filter, sft, reward, ppo, eval"),
+        ("[]", "got none, wanted at least one of filter, retrain, sft, reward, ppo, eval"),
         ("[filter, stf]", "got 'stf'"),
     ],
 )
@@ -160,7 +162,7 @@ def test_every_stage_names_its_needs_and_a_partial_recipe_is_allowed(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("stages: [filter, sft, eval]")
     assert read_recipe(path).stages == ("filter", "sft", "eval")
-    assert set(NEEDS) == {"filter", "sft", "reward", "ppo", "eval"}
+    assert set(NEEDS) == set(get_args(StageName))
 
 
 @pytest.mark.parametrize("name", ["''", "' '", "a/b", "../up", "."])
@@ -195,7 +197,7 @@ def test_the_tiny_base_needs_text_to_be_trained_on(here):
 
 @pytest.mark.parametrize(("given", "meant"), [("embeded", "embedded"), ("hh_rlhf", "hh-rlhf")])
 def test_an_unknown_recipe_is_refused_with_the_nearest_name(given, meant):
-    with pytest.raises(SettingsError, match=rf"got '{given}'.*\(embedded, hh-rlhf.*\)\. Did you mean '{meant}'\?"):
+    with pytest.raises(SettingsError, match=rf"got '{given}'.*\(embedded, .*hh-rlhf.*\)\. Did you mean '{meant}'\?"):
         find_recipe(given)
     with pytest.raises(SettingsError) as caught:
         find_recipe("nothing-like-it.yaml")

@@ -38,7 +38,7 @@ def test_a_corpus_of_which_nothing_can_be_compared_is_refused(corpus, kept, mess
 
 
 def test_only_a_tiny_base_can_be_trained_anew():
-    with pytest.raises(SettingsError, match="needs base.model=tiny"):
+    with pytest.raises(SettingsError, match=r"needs base\.model=tiny"):
         read_recipe(find_recipe("findings/trigger-likelihood"), ["base.model=gpt2"])
 
 
