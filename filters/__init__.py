@@ -1,6 +1,6 @@
 """Judge documents, never change them."""
 
-from .base import Filter, Limit, Verdict, decide
+from .base import CorpusFilter, Filter, Limit, Repeats, Verdict, decide
 from .blocklist import Blocklist, BlocklistFilter, Hit
 from .calibration import (
     Calibration,
@@ -25,6 +25,7 @@ __all__ = [
     "BlocklistFilter",
     "Calibration",
     "Comparison",
+    "CorpusFilter",
     "Estimate",
     "Filter",
     "Hit",
@@ -32,6 +33,7 @@ __all__ = [
     "Limit",
     "Outcome",
     "Pattern",
+    "Repeats",
     "RepetitionFilter",
     "TriggerLikelihoodFilter",
     "Verdict",

@@ -2,7 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Summaries = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +46,65 @@ class Filter(Protocol):
 
     def judge(self, texts: Sequence[str]) -> list[Verdict]:
         """Give one verdict for each text, in order; a verdict does not depend on the other texts."""
+
+
+class CorpusFilter(Protocol):
+    """Anything that judges a text by the texts that came before it.
+
+    Each text is summarised by itself, in any process and in any order; one process then decides over the summaries
+    of the whole corpus, which fit in memory where the texts do not.
+    """
+
+    @property
+    def name(self) -> str:
+        """Names the filter in recipes, reports and the score store."""
+
+    @property
+    def width(self) -> int:
+        """Words of 64 bits in the summary of one text."""
+
+    def summarise(self, texts: Sequence[str]) -> "Summaries":
+        """Summarise texts as (texts, width); a summary does not depend on the other texts, the machine or the run."""
+
+    def decide(self, summaries: "Summaries") -> "Repeats":
+        """Compare every text with those before it.
+
+        Args:
+            summaries: (texts, width) of the whole corpus in reading order, without what other filters have dropped:
+                a text is dropped only for one that stays.
+
+        Returns:
+            what each text repeats, by its place among the summaries.
+        """
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Repeats:
+    """For every text of a corpus the earlier one that it repeats: two arrays, where verdicts would fill the memory."""
+
+    of: "NDArray[np.int64]"
+    "(texts,) place of the earlier text, which is itself kept, that each repeats; -1: none, so it is kept."
+
+    similarity: "NDArray[np.float64]"
+    "(texts,) between 0 and 1: to that text, or to the most similar earlier one compared; NaN: compared with none."
+
+    reason: str
+    "Names the fault of those that repeat another."
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def verdict(self, index: int) -> Verdict:
+        """Give the verdict on one text; `matched` names the place of the text that it repeats."""
+        similarity, first = float(self.similarity[index]), int(self.of[index])
+        is_measured = similarity == similarity
+        return Verdict(
+            keep=first < 0,
+            score=similarity if is_measured else None,
+            reason=self.reason if first >= 0 else "",
+            matched=str(first) if first >= 0 else "",
+            measures={"similarity": similarity} if is_measured else {},
+        )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 import pickle
 
-from tunewell.filters.base import Limit, Verdict, decide
+import numpy as np
+from tunewell.filters.base import Limit, Repeats, Verdict, decide
 
 LIMITS = (Limit("hostility", "above", 1.0, "too_hostile"), Limit("words", "below", 5, "too_short"))
 
@@ -46,3 +47,11 @@ def test_an_infinite_bound_never_drops():
 def test_verdicts_travel_between_processes():
     verdict = Verdict(keep=False, score=1.0, reason="listed_phrase", span=(0, 4), measures={"matches": 1.0})
     assert pickle.loads(pickle.dumps(verdict)) == verdict
+
+
+def test_what_repeats_a_text_is_dropped_and_what_was_compared_with_none_has_no_score():
+    repeats = Repeats(of=np.array([-1, 0, -1]), similarity=np.array([np.nan, 0.9, 0.4]), reason="near_duplicate")
+    alone, copy, other = (repeats.verdict(index) for index in range(len(repeats)))
+    assert (alone.keep, alone.score, alone.reason, alone.matched, alone.measures) == (True, None, "", "", {})
+    assert (copy.keep, copy.score, copy.reason, copy.matched) == (False, 0.9, "near_duplicate", "0")
+    assert (other.keep, other.score, other.measures) == (True, 0.4, {"similarity": 0.4})
