@@ -13,6 +13,7 @@ from .calibration import (
     threshold_for_rate,
     threshold_for_recall,
 )
+from .duplicates import ExactDuplicateFilter, NearDuplicateFilter
 from .matching import Pattern
 from .normalise import fold, fold_with_offsets
 from .phrase_file import Axis, dump_phrases, load_phrases, with_thresholds
@@ -27,10 +28,12 @@ __all__ = [
     "Comparison",
     "CorpusFilter",
     "Estimate",
+    "ExactDuplicateFilter",
     "Filter",
     "Hit",
     "LengthFilter",
     "Limit",
+    "NearDuplicateFilter",
     "Outcome",
     "Pattern",
     "Repeats",
