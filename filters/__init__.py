@@ -18,6 +18,7 @@ from .matching import Pattern
 from .normalise import fold, fold_with_offsets
 from .phrase_file import Axis, dump_phrases, load_phrases, with_thresholds
 from .rules import LengthFilter, RepetitionFilter
+from .toxicity import ToxicityFilter
 from .trigger import TriggerLikelihoodFilter
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Pattern",
     "Repeats",
     "RepetitionFilter",
+    "ToxicityFilter",
     "TriggerLikelihoodFilter",
     "Verdict",
     "compare",

@@ -14,6 +14,7 @@ from .commands.calibrate import calibrate
 from .commands.recipes import recipes
 from .commands.report import report
 from .commands.run import run, up_to
+from .commands.toxicity import toxicity
 
 HELP = "Make a language model helpful, honest and harmless on one consumer GPU."
 DEBUG = "--debug"
@@ -45,6 +46,7 @@ app.command("ppo", help="Run a recipe up to PPO, without the evaluation.")(up_to
 app.command()(report)
 app.command()(calibrate)
 app.command()(recipes)
+app.add_typer(toxicity, name="toxicity")
 
 
 def main() -> None:
