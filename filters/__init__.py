@@ -17,6 +17,7 @@ from .duplicates import ExactDuplicateFilter, NearDuplicateFilter
 from .matching import Pattern
 from .normalise import fold, fold_with_offsets
 from .phrase_file import Axis, dump_phrases, load_phrases, with_thresholds
+from .row_text import RowReader, RowText
 from .rules import LengthFilter, RepetitionFilter
 from .toxicity import ToxicityFilter
 from .trigger import TriggerLikelihoodFilter
@@ -39,6 +40,8 @@ __all__ = [
     "Pattern",
     "Repeats",
     "RepetitionFilter",
+    "RowReader",
+    "RowText",
     "ToxicityFilter",
     "TriggerLikelihoodFilter",
     "Verdict",
