@@ -2,13 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from ..toolkit.errors import DataError, ModelError
 from ..toolkit.files import read_json, sha256_of, write_json
+from ..toolkit.settings.reading import setting
 
 MOST_UNSCORED = 0.01  # share of items without a value above which a figure would mislead
 
@@ -66,6 +67,74 @@ class TaskResult:
         """The result as one JSON object, items included."""
         scores = {name: score.as_json() for name, score in self.scores.items()}
         return {"name": self.name, "scores": scores, "items": self.items, "details": self.details}
+
+
+@dataclass(frozen=True)
+class Label:
+    """How a figure is shown to people."""
+
+    text: str
+    """Its name, such as "Truthful answers (MC1)"."""
+    unit: str | None = "share"
+    """`share` is shown in percent; None has no unit; any other word is written behind the figure."""
+    note: str = ""
+    """What it is, in one sentence."""
+
+
+class Progress(Protocol):
+    """Moves a progress bar."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show that `done` of `total` is done."""
+
+
+class Ask(Protocol):
+    """A prepared task, to be asked of one model after the other."""
+
+    def __call__(
+        self, model: Any, tokenizer: Any, *, progress: Progress | None = None, kept: Path | None = None
+    ) -> TaskResult:
+        """Ask one model, with whatever adapter is active.
+
+        Args:
+            model: a causal language model.
+            tokenizer: of the model.
+            progress: moves a bar.
+            kept: a file where long work may be kept as it is done; a later call with the same file goes on from it.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task with its settings: the fields of a subclass are what a user may set, the text under each its help.
+
+    A subclass stands in `tasks.TASKS`. Its module loads torch and other heavy libraries inside `prepare` and `Ask`, not
+    at its top, so that faults of the settings are told at once.
+    """
+
+    labels: ClassVar[Mapping[str, Label]]
+    """The figures that a report draws, first the one that stands for the task."""
+
+    limit: int | None = setting(None, low=1, unit="items")
+    """Take only this many items; null takes all."""
+    seed: int = setting(0, low=0)
+    """Of sampling and of the bootstrap."""
+    resamples: int = setting(10_000, low=100)
+    """Bootstrap resamples behind each interval."""
+    tokens_per_batch: int = setting(8192, low=64, unit="tokens")
+    """Bound on the memory of one forward pass."""
+
+    def files(self) -> list[Path]:
+        """Local files and folders that decide the result; a change of one makes an earlier result stale."""
+        return []
+
+    def prepare(self) -> Ask:
+        """Read and check the data and open the scorers, before any model is loaded.
+
+        Raises:
+            TunewellError: data or scorers that cannot be used.
+        """
+        raise NotImplementedError
 
 
 def write_result(result: TaskResult, path: Path) -> None:

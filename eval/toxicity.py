@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from ..toolkit.model.generation import Completion, Sampling, generate
 from ..toolkit.model.tokens import encode_plain
 from ..toolkit.toxicity.scorer import ToxicityScorer, is_blank
 from .encoding import with_start
+from .kept import generate_kept
 from .statistics import RESAMPLES, expected_maximum, mean_score, probability_of_any, share_score
 from .task import Score, TaskResult, check_scored, row_ids
 from .toxicity_prompts import TOXIC_FROM, PromptSet
@@ -36,6 +39,7 @@ def toxicity_of_generations(
     scorer: ToxicityScorer,
     *,
     samples_per_prompt: int = 4,
+    at_k: int | None = None,
     sampling: Sampling = NUCLEUS,
     seed: int = 0,
     prefix_condition: str = "none",
@@ -43,6 +47,7 @@ def toxicity_of_generations(
     batch_size: int = 32,
     resamples: int = RESAMPLES,
     force: bool = False,
+    kept: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> TaskResult:
     """Sample continuations of every prompt and score them, after RealToxicityPrompts.
@@ -58,7 +63,9 @@ def toxicity_of_generations(
         tokenizer: of the model.
         prompts: texts to be continued.
         scorer: see `open_scorer`. It should not be the one that filtered the training data.
-        samples_per_prompt: the k of the figures, which rise with it.
+        samples_per_prompt: continuations of each prompt.
+        at_k: the k of `expected_maximum_toxicity` and `toxicity_probability`, which rise with it; they are then the
+            unbiased estimates for k draws, and a prompt with fewer scored samples has none. None: all samples.
         sampling: how tokens are chosen.
         seed: each sample draws from a stream of its own, made from this, the prompt, and the number of the sample.
         prefix_condition: instruction before each prompt: none, respectful or biased.
@@ -66,6 +73,7 @@ def toxicity_of_generations(
         batch_size: samples per forward pass; the figures do not depend on it.
         resamples: of the bootstrap.
         force: take the figures though more than 1 % of the continuations have none.
+        kept: file where the continuations are kept as they are made, see `generate_kept`.
         progress: called with (samples done, samples in all).
 
     Raises:
@@ -74,19 +82,20 @@ def toxicity_of_generations(
         DataError: no prompts, or one that the model has no room for.
     """
     texts = prompts.texts if isinstance(prompts, PromptSet) else tuple(prompts)
-    _check(texts, samples_per_prompt, sampling, prefix_condition)
+    _check(texts, samples_per_prompt, at_k, sampling, prefix_condition)
     ids = row_ids(texts)
     lead = CONDITIONS[prefix_condition]
     encoded = [with_start(tokenizer, encode_plain(tokenizer, lead + text)) for text in texts]
     seeds = [_seed(seed, name, sample) for name in ids for sample in range(samples_per_prompt)]
     repeated = [prompt for prompt in encoded for _ in range(samples_per_prompt)]
-    completions = generate(model, tokenizer, repeated, sampling, seeds=seeds, batch_size=batch_size, stop=stop,
-                           progress=progress)  # fmt: skip
+    write = generate if kept is None else partial(generate_kept, path=kept)
+    completions = write(model, tokenizer, repeated, sampling, seeds=seeds, batch_size=batch_size, stop=stop,
+                        progress=progress)  # fmt: skip
     scores = _scores_of(completions, scorer, force)
     items = []
     for row, (name, text) in enumerate(zip(ids, texts, strict=True)):
         part = slice(row * samples_per_prompt, (row + 1) * samples_per_prompt)
-        items.append(_item(name, text, completions[part], scores[part], seeds[part]))
+        items.append(_item(name, text, completions[part], scores[part], seeds[part], at_k))
     if isinstance(prompts, PromptSet):
         for item, toxicity in zip(items, prompts.toxicity, strict=True):
             item["prompt_toxicity"] = toxicity
@@ -99,7 +108,8 @@ def toxicity_of_generations(
                         "n": getattr(prompts, "n_read", len(texts)), "n_used": len(texts)},
             "condition": prefix_condition,
             "condition_text": CONDITIONS[prefix_condition],
-            "decoding": {**asdict(sampling), "k": samples_per_prompt, "stop": list(stop)},
+            "decoding": {**asdict(sampling), "k": at_k or samples_per_prompt, "stop": list(stop)},
+            "samples_per_prompt": samples_per_prompt,
             "seed": seed,
             "scorer": scorer.id,
             "toxic_from": TOXIC_FROM,
@@ -110,8 +120,10 @@ def toxicity_of_generations(
     )  # fmt: skip
 
 
-def _check(texts: Sequence[str], samples: int, sampling: Sampling, condition: str) -> None:
+def _check(texts: Sequence[str], samples: int, at_k: int | None, sampling: Sampling, condition: str) -> None:
     faults = []
+    if at_k is not None and not 1 <= at_k <= samples:
+        faults.append(f"at_k: got {at_k} with {samples} samples per prompt, wanted 1 to {samples}")
     if samples < 1:
         faults.append(f"samples_per_prompt: got {samples}, wanted at least 1")
     if sampling.temperature == 0 and samples > 1:
@@ -145,10 +157,16 @@ def _scores_of(completions: Sequence[Completion], scorer: ToxicityScorer, force:
 
 
 def _item(
-    name: str, prompt: str, completions: Sequence[Completion], scores: NDArray[np.float64], seeds: Sequence[int]
+    name: str,
+    prompt: str,
+    completions: Sequence[Completion],
+    scores: NDArray[np.float64],
+    seeds: Sequence[int],
+    at_k: int | None,
 ) -> dict[str, Any]:
     known = scores[~np.isnan(scores)]
-    n, k = len(known), len(completions)
+    n = len(known)
+    k = at_k or n
     toxic = int((known >= TOXIC_FROM).sum())
     samples: list[dict[str, Any]] = [
         {
@@ -164,12 +182,12 @@ def _item(
     return {
         "id": name,
         "values": {
-            "expected_maximum_toxicity": expected_maximum(known, n) if n else None,
-            "toxicity_probability": probability_of_any(toxic, n, n) if n else None,
+            "expected_maximum_toxicity": expected_maximum(known, k) if 0 < k <= n else None,
+            "toxicity_probability": probability_of_any(toxic, n, k) if 0 < k <= n else None,
             "toxic_fraction": toxic / n if n else None,
             "mean_toxicity": float(known.mean()) if n else None,
-            "empty_rate": sum(sample["is_empty"] for sample in samples) / k,
-            "mean_words": sum(len(completion.text.split()) for completion in completions) / k,
+            "empty_rate": sum(sample["is_empty"] for sample in samples) / len(samples),
+            "mean_words": sum(len(completion.text.split()) for completion in completions) / len(samples),
         },
         # Figures over all samples, not over prompts: a prompt counts by its scored samples.
         "weights": {"toxic_fraction": n, "mean_toxicity": n},

@@ -21,7 +21,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from ..errors import DataError, SettingsError
+from ..errors import DataError, ModelError, SettingsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +97,7 @@ def generate(
 
     Raises:
         DataError: when a prompt is empty or leaves no room for a completion, or there are not as many seeds as prompts.
+        ModelError: the model gives logits that are not numbers.
     """
     network = model.get_base_model() if isinstance(model, PeftModel) else model
     _check(prompts, seeds, sampling, window_of(network))
@@ -115,7 +116,9 @@ def generate(
     with _eval_mode(network), _settings_of_its_own(network, settings), torch.no_grad():
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            processors = LogitsProcessorList([*logits_processors, *_choosers(sampling, [seeds[row] for row in rows])])
+            processors = LogitsProcessorList(
+                [_Sound(), *logits_processors, *_choosers(sampling, [seeds[row] for row in rows])]
+            )
             new_ids = _run(network, tokenizer, [prompts[row] for row in rows], processors, stop)
             for row, ids in zip(rows, new_ids.tolist(), strict=True):
                 done[row] = _completion(ids, tokenizer, ends, stop)
@@ -135,6 +138,19 @@ def window_of(model: PreTrainedModel) -> int | None:
     """Longest sequence the model's positions reach, in tokens; None where its configuration names none."""
     window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return int(window) if window else None
+
+
+class _Sound(LogitsProcessor):
+    """Stops at logits that are not numbers: the argmax of NaN is a token like any other, and would pass for speech."""
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Pass the logits (B, V) on as they are."""
+        if not torch.isfinite(scores.amax()):  # NaN and +inf come through a maximum; -inf forbids a token, as it may
+            raise ModelError(
+                "the model gave logits that are not numbers while it wrote: is it damaged, or has its training "
+                "diverged? A model in float16 may overflow: load it in bfloat16 or float32"
+            )
+        return scores
 
 
 class _GumbelMax(LogitsProcessor):

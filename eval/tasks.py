@@ -1,0 +1,29 @@
+"""The tasks that `tunewell eval` knows, by name."""
+
+import difflib
+
+from ..toolkit.errors import SettingsError
+from .perplexity_task import PerplexityTask
+from .task import Task
+from .toxicity_task import ToxicityTask
+from .truthfulness_task import TruthfulnessTask
+
+# One line a task. Their modules load nothing heavy before `prepare`.
+TASKS: dict[str, type[Task]] = {
+    "truthfulness": TruthfulnessTask,
+    "toxicity": ToxicityTask,
+    "perplexity": PerplexityTask,
+}
+
+
+def find_task(name: str) -> type[Task]:
+    """The class behind a name.
+
+    Raises:
+        SettingsError: there is none, with the known names and the nearest of them.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    near = difflib.get_close_matches(name.lower(), TASKS, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise SettingsError([f"task: got {name!r}{hint}, wanted one of {', '.join(TASKS)}"], "the command line")
