@@ -51,8 +51,21 @@ def log_likelihoods(
     # Equal pairs (the same answer under a blanked question) are encoded and scored once.
     distinct = list(dict.fromkeys(pairs))
     encoded = dict(zip(distinct, encode_pairs(tokenizer, distinct), strict=True))
+    return token_totals(model, [encoded[pair] for pair in pairs], tokens_per_batch=tokens_per_batch, progress=progress)
+
+
+def token_totals(
+    model: PreTrainedModel | PeftModel,
+    pairs: Sequence[tuple[Tokens, Tokens]],
+    *,
+    tokens_per_batch: int = 8192,
+    progress: Callable[[int, int], None] | None = None,
+) -> Likelihoods:
+    """The same for pairs of token ids, contexts with their start token; see `log_likelihoods`."""
+    if not pairs:
+        return Likelihoods(totals=[], n_contexts=0, n_cut=0)
     answers: dict[Tokens, dict[Tokens, None]] = {}
-    for context, answer in encoded.values():
+    for context, answer in pairs:
         answers.setdefault(context, {})[answer] = None
     preamble = shared_start(list(answers))
     jobs = [(context, part) for context, group in answers.items() for part in _parts(list(group))]
@@ -68,7 +81,7 @@ def log_likelihoods(
         for answer, total in zip(part, result.total, strict=True)
     }
     return Likelihoods(
-        totals=[totals[encoded[pair]] for pair in pairs],
+        totals=[totals[pair] for pair in pairs],
         n_contexts=len(answers),
         n_cut=len({context for (context, _), result in zip(jobs, results, strict=True) if result.n_windows > 1}),
     )
