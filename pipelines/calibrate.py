@@ -12,7 +12,7 @@ from ..toolkit.errors import DataError, SettingsError
 from ..toolkit.files import read_json, sha256_file, sha256_of, write_atomic, write_json
 from ..toolkit.settings.base import BaseSettings
 from .console import Console
-from .curate import resource
+from .filter_settings import resource
 
 if TYPE_CHECKING:
     from ..filters.calibration import Calibration

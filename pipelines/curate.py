@@ -1,6 +1,5 @@
 """The filter stage: judge every document and demonstration, keep what passes, and account for every row."""
 
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,52 +10,16 @@ from ..eval.statistics import share_score
 from ..toolkit.data.rows import write_rows
 from ..toolkit.files import write_json
 from ..toolkit.settings.base import BaseSettings
-from ..toolkit.settings.reading import setting
 from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Console
+from .filter_building import AnyFilter, FilterModel, build_filters, split_filters, with_calibrated_thresholds
+from .filter_settings import FilterSettings
 from .sets import DataSettings, Row, Sets, demonstration_text, load_sets, save_sets
 
 if TYPE_CHECKING:
-    from ..filters.base import Filter, Verdict
+    from ..filters.base import Verdict
 
-FILTERS = Path(__file__).parents[1] / "filters"
 PART = "part-00000"
-CALIBRATION_SAMPLE = 500  # documents; the interval of a removal rate of 2% is then about 1% to 4%
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilterSettings:
-    """Which documents and demonstrations are dropped. Comparisons are not filtered: their bad side is meant to be."""
-
-    blocklist: str | None = None
-    """File of words and phrases, one a line, or the name of a bundled list (`world`); null: no word list."""
-    phrases: str | None = None
-    """YAML file of trigger phrases by axis, or the name of a bundled one (`default`, `world`); null: no such filter."""
-    thresholds: dict[str, float] = setting(factory=dict, unit="nats per token")
-    """Threshold of each axis of trigger phrases; wins over the one in the phrase file."""
-    removal_rate: float | None = setting(None, above=0, below=1, unit="share of documents")
-    """Where an axis has no threshold: set it so that it drops this share of a sample of the documents."""
-    tokens_per_batch: int = setting(8192, low=64, unit="tokens")
-    """Bound on the memory of one forward pass of the trigger-phrase filter."""
-
-    def faults(self) -> list[str]:
-        """Lists that are not there."""
-        found = []
-        for name, folder, suffix in (("blocklist", "lists", ".txt"), ("phrases", "phrases", ".yaml")):
-            value = getattr(self, name)
-            if value is not None and not resource(value, folder, suffix).is_file():
-                known = ", ".join(sorted(path.stem for path in (FILTERS / folder).glob(f"*{suffix}")))
-                found.append(f"{name}: got {value!r}, wanted a file or the name of a bundled one ({known})")
-        return found
-
-    def files(self) -> list[Path]:
-        """The list and phrase files that the settings name."""
-        found = []
-        if self.blocklist is not None:
-            found.append(resource(self.blocklist, "lists", ".txt"))
-        if self.phrases is not None:
-            found.append(resource(self.phrases, "phrases", ".yaml"))
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,25 +29,19 @@ class Judged:
     Attributes:
         rows: the rows as they came.
         texts: what the filters saw of each.
-        verdicts: by filter, one per row.
+        verdicts: by filter, one per row; None where the filter did not see the row, as another had dropped it.
     """
 
     rows: Sequence[Row]
     texts: Sequence[str]
-    verdicts: Mapping[str, Sequence["Verdict"]]
+    verdicts: Mapping[str, Sequence["Verdict | None"]]
 
     def dropped_by(self) -> list[str | None]:
         """For each row the first filter that drops it, or None."""
         return [
-            next((name for name, verdicts in self.verdicts.items() if not verdicts[index].keep), None)
+            next((name for name, verdicts in self.verdicts.items() if _drops(verdicts[index])), None)
             for index in range(len(self.rows))
         ]
-
-
-def resource(name: str, folder: str, suffix: str) -> Path:
-    """The file of a bundled list by its name, or the user's own by its path."""
-    bundled = FILTERS / folder / f"{name}{suffix}"
-    return bundled if bundled.is_file() else Path(name)
 
 
 def run_filter(
@@ -104,7 +61,9 @@ def run_filter(
     """
     sets = load_sets(data, seed)
     judged_sets = _judged_sets(sets)
-    filters = make_filters(settings, base, before.base, judged_sets["corpus"] or judged_sets["demonstrations"], seed)
+    model = FilterModel(source=before.base, base=base)
+    sample = judged_sets["corpus"] or judged_sets["demonstrations"]
+    filters = build_filters(with_calibrated_thresholds(settings, model, sample, seed), model)
     results: dict[str, Figure] = {}
     rows: dict[str, int] = {}
     kept: dict[str, list[Row]] = {}
@@ -126,75 +85,38 @@ def run_filter(
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         warnings.append(f"{len(sets.unusable)} rows of the data could not be used: {counts} (see sets/unusable.jsonl).")
     if not filters:
-        warnings.append("No filter is on: filter.blocklist and filter.phrases are both null.")
+        warnings.append("No filter is on: every row was kept. Switch one on, for instance filter.blocklist=FILE.")
     return Outcome(
         artifacts=replace(before, data=folder / "sets"), results=results, rows=rows, warnings=tuple(warnings)
     )
 
 
-def make_filters(
-    settings: FilterSettings, base: BaseSettings, source: str, texts: Sequence[str], seed: int
-) -> "dict[str, Filter]":
-    """The filters that the settings ask for, by name, the cheap one first.
+def judge(rows: Sequence[Row], texts: Sequence[str], filters: Mapping[str, AnyFilter], advance: Any) -> Judged:
+    """Let every filter judge every text: a text that one filter drops still gets the scores of the others.
 
-    Args:
-        settings: which filters.
-        base: how the model of the trigger-phrase filter is held in memory.
-        source: folder or id of that model.
-        texts: what will be filtered; thresholds by removal rate are set on a sample of it.
-        seed: of that sample.
-
-    Raises:
-        SettingsError: faulty lists or phrases, or axes without a threshold.
+    Those that compare texts with earlier ones see only what the others keep.
     """
-    filters: dict[str, Filter] = {}
-    if settings.blocklist is not None:
-        from ..filters.blocklist import Blocklist, BlocklistFilter
-
-        blocklist = Blocklist.from_file(resource(settings.blocklist, "lists", ".txt"))
-        filters["blocklist"] = BlocklistFilter(blocklist)
-    if settings.phrases is not None:
-        filters["trigger_likelihood"] = _trigger_filter(settings, base, source, texts, seed)
-    return filters
-
-
-def judge(rows: Sequence[Row], texts: Sequence[str], filters: "Mapping[str, Filter]", advance: Any) -> Judged:
-    """Let every filter judge every text: a text that one filter drops still gets the scores of the others."""
-    verdicts: dict[str, list[Verdict]] = {name: [] for name in filters}
-    done, total = 0, len(texts) * max(1, len(filters))
-    for name, one in filters.items():
+    of_rows, of_corpus = split_filters(filters)
+    verdicts: dict[str, list[Verdict | None]] = {name: [] for name in of_rows}
+    done, total = 0, len(texts) * max(1, len(of_rows))
+    for name, one in of_rows.items():
         for start in range(0, len(texts), 256):
             batch = texts[start : start + 256]
             verdicts[name] += one.judge(batch)
             done += len(batch)
             advance(done, total, name)
+    for name, comparing in of_corpus.items():
+        by = Judged(rows=rows, texts=texts, verdicts=verdicts).dropped_by()
+        left = [index for index, dropped in enumerate(by) if dropped is None]
+        repeats = comparing.decide(comparing.summarise([texts[index] for index in left]))
+        verdicts[name] = [None] * len(texts)
+        for place, index in enumerate(left):
+            verdicts[name][index] = repeats.verdict(place)
     return Judged(rows=rows, texts=texts, verdicts=verdicts)
 
 
-def _trigger_filter(
-    settings: FilterSettings, base: BaseSettings, source: str, texts: Sequence[str], seed: int
-) -> "Filter":
-    """The trigger-phrase filter, its missing thresholds set by the removal rate on a sample of the texts."""
-    from ..filters.calibration import threshold_for_rate
-    from ..filters.phrase_file import load_phrases, with_thresholds
-    from ..filters.trigger import TriggerLikelihoodFilter
-    from ..toolkit.model.loading import load_base
-
-    axes = with_thresholds(load_phrases(resource(str(settings.phrases), "phrases", ".yaml")), settings.thresholds)
-    model, tokenizer = load_base(source, base)
-    found = TriggerLikelihoodFilter.from_model(axes, model, tokenizer, tokens_per_batch=settings.tokens_per_batch)
-    missing = [axis.name for axis in axes if axis.threshold is None]
-    if not missing or settings.removal_rate is None:
-        return found
-    sample = random.Random(seed).sample(list(texts), min(len(texts), CALIBRATION_SAMPLE))
-    measured = [one.measures for one in found.measure(sample)]
-    thresholds = {
-        name: threshold_for_rate(
-            [one[name] for one in measured if name in one], settings.removal_rate, seed=seed
-        ).threshold
-        for name in missing
-    }
-    return replace(found, axes=with_thresholds(axes, thresholds))
+def _drops(verdict: "Verdict | None") -> bool:
+    return verdict is not None and not verdict.keep
 
 
 def _judged_sets(sets: Sets) -> dict[str, list[str]]:
@@ -228,6 +150,8 @@ def _write(judged: Judged, name: str, folder: Path) -> list[Row]:
 
 def _dropped_row(judged: Judged, name: str, index: int, by: str) -> Row:
     verdict = judged.verdicts[by][index]
+    if verdict is None:
+        raise ValueError(f"row {index} was not judged by {by}")
     return {
         "row": dict(judged.rows[index]),
         "source": {"set": name, "index": index},
@@ -256,9 +180,9 @@ def _write_scores(judged: Judged, dropped_by: Sequence[str | None], path: Path) 
     if judged.rows and "label" in judged.rows[0]:
         columns["label"] = [row.get("label", "") for row in judged.rows]
     for name, verdicts in judged.verdicts.items():
-        columns[f"{name}.score"] = [verdict.score for verdict in verdicts]
-        for measure in sorted({key for verdict in verdicts for key in verdict.measures}):
-            columns[f"{name}.{measure}"] = [verdict.measures.get(measure) for verdict in verdicts]
+        columns[f"{name}.score"] = [verdict and verdict.score for verdict in verdicts]
+        for measure in sorted({key for verdict in verdicts if verdict for key in verdict.measures}):
+            columns[f"{name}.{measure}"] = [verdict and verdict.measures.get(measure) for verdict in verdicts]
     with atomic_writer(path) as file:
         pq.write_table(pa.table(columns), file)
 

@@ -10,8 +10,8 @@ from typing import Literal
 from ..toolkit.errors import SettingsError
 from ..toolkit.settings.base import TINY, BaseSettings
 from ..toolkit.settings.reading import read_settings, setting
-from .curate import FilterSettings
 from .evaluate import EvalSettings
+from .filter_settings import FilterSettings
 from .ppo import PpoSettings
 from .retrain import RetrainSettings
 from .reward import RewardSettings

@@ -29,7 +29,18 @@ from .sft import run_sft
 ROOT = Path(__file__).parents[1]
 # The code that decides results; how they are shown is left out, so that a new report makes no stage stale.
 FOLDERS = ("toolkit", "filters", "eval")
-MODULES = ("curate", "evaluate", "ppo", "retrain", "reward", "sets", "sft", "training")
+MODULES = (
+    "curate",
+    "evaluate",
+    "filter_building",
+    "filter_settings",
+    "ppo",
+    "retrain",
+    "reward",
+    "sets",
+    "sft",
+    "training",
+)
 RUN = "run.json"
 
 

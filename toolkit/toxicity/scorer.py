@@ -123,13 +123,21 @@ def open_scorer(spec: str) -> ToxicityScorer:
         SettingsError: the description names no known scorer.
         TunewellError: what it names cannot be opened; the message says why.
     """
+    if (fault := spec_fault(spec)) is not None:
+        raise SettingsError([f"toxicity scorer: {fault}"])
     kind, _, rest = spec.partition(":")
-    if kind not in _KINDS or not rest:
-        near = difflib.get_close_matches(kind, _KINDS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near and near[0] != kind else ""
-        known = "tfidf:FOLDER, wordlist:FILE, hf:FOLDER#LABEL, detoxify:CHECKPOINT@SHA256"
-        raise SettingsError([f"toxicity scorer: got {spec!r}{hint}, wanted one of {known}"])
     return _KINDS[kind](rest)
+
+
+def spec_fault(spec: str) -> str | None:
+    """Say what is wrong with the description of a scorer, without opening anything; None: it names a kind."""
+    kind, _, rest = spec.partition(":")
+    if kind in _KINDS and rest:
+        return None
+    near = difflib.get_close_matches(kind, _KINDS, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near and near[0] != kind else ""
+    known = "tfidf:FOLDER, wordlist:FILE, hf:FOLDER#LABEL, detoxify:CHECKPOINT@SHA256"
+    return f"got {spec!r}{hint}, wanted one of {known}"
 
 
 def is_blank(text: str) -> bool:
