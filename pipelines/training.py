@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..toolkit.errors import SettingsError, TunewellError
+from ..toolkit.errors import SettingsError, TrainingError
 from ..toolkit.files import write_json
 from ..toolkit.model.sequences import sequence_ids
 from ..toolkit.settings.base import BaseSettings
@@ -25,10 +25,6 @@ RESERVED = {
     "max_length": "it stands outside the trainer block, so that rows that are too long are counted",
 }
 SAVING = {"save_strategy": "steps", "save_total_limit": 2, "logging_steps": 5, "report_to": "none"}
-
-
-class TrainingError(TunewellError, RuntimeError):
-    """A training that cannot go on: its loss is not a number."""
 
 
 def trainer_arguments(

@@ -32,6 +32,10 @@ class RunError(TunewellError, RuntimeError):
     """A run folder that belongs to another run, is in use, or cannot be written."""
 
 
+class TrainingError(TunewellError, RuntimeError):
+    """A training that cannot go on: its loss or gradient is not a number."""
+
+
 class MissingPackageError(TunewellError, ImportError):
     """An optional package that is not installed.
 

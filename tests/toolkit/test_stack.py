@@ -7,6 +7,7 @@ from peft import PeftModel
 from stack_fakes import PEFT_WARNING, base, batch, config, lora, reward_folder, stack, tokenizer
 from transformers import BitsAndBytesConfig, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 from tunewell.toolkit.errors import ModelError
+from tunewell.toolkit.model.ensemble import Ensemble
 from tunewell.toolkit.model.stack import ModelStack, keep_differentiable
 
 pytestmark = [pytest.mark.filterwarnings(PEFT_WARNING)]
@@ -108,7 +109,7 @@ def test_the_stored_bias_is_subtracted_and_survives_saving_and_copying(tmp_path)
         made.set_bias("reward", 1.5)
         assert torch.equal(made.score(ids, mask), plain - 1.5)
     made.save("reward", tmp_path / "again")
-    assert json.loads((tmp_path / "again" / "reward_meta.json").read_text()) == {"bias": 1.5}
+    assert json.loads((tmp_path / "again" / "reward_meta.json").read_text())["bias"] == 1.5
     made.load("second", tmp_path / "again")
     made.copy("second", "third", trainable=True)
     with torch.no_grad(), made.using("third"):
@@ -215,6 +216,67 @@ def test_a_reward_folder_that_lost_its_head_is_refused(tmp_path):
     made = ModelStack(base(), tokenizer())
     with pytest.raises(ModelError, match="does not fit"):
         made.load("reward", folder)
+
+
+def test_a_reward_adapter_on_a_base_that_computes_otherwise_is_refused_though_all_keys_and_embeddings_fit(tmp_path):
+    made = stack(tmp_path)
+    made.save("reward", tmp_path / "scores")
+    merged = base()
+    with torch.no_grad():
+        merged.model.layers[0].mlp.down_proj.weight += 0.05 * torch.randn(64, 64)
+    other = ModelStack(merged, tokenizer())
+    with pytest.raises(ModelError, match=r"differ by up to .* from those when it was saved"):
+        other.load("reward", tmp_path / "scores")
+    assert other.names == ()
+    rounded = ModelStack(base().to(torch.bfloat16), tokenizer())
+    rounded.load("reward", tmp_path / "scores")  # rounding alone is no fault
+    assert rounded.has_head("reward")
+
+
+@pytest.mark.parametrize(
+    ("combine", "wanted"), [("mean", 3.0), ("min", 1.0), ("mean_minus_deviation", 3.0 - 0.5 * 8**0.5)]
+)
+def test_members_are_combined_as_the_rule_says(combine, wanted):
+    ensemble = Ensemble(size=3, combine=combine, deviation_weight=0.5)
+    # deviations from the mean 3 are -2, -2 and 4: the variance is 24 / 3 = 8
+    found = ensemble.combined(torch.tensor([[1.0], [1.0], [7.0]]))
+    torch.testing.assert_close(found, torch.tensor([wanted]))
+
+
+def test_an_ensemble_is_saved_loaded_scored_and_forgotten_as_one(tmp_path):
+    made = stack(tmp_path)
+    made.copy("reward", "reward_2", trainable=False)
+    noise(made, "reward_2")
+    ids, mask = batch()
+    single = []
+    for name in ("reward", "reward_2"):
+        made.set_bias(name, 0.25)
+        with torch.no_grad(), made.using(name):
+            single.append(made.score(ids, mask))
+    assert not torch.allclose(*single)
+    alone = made.digest("reward")
+    made.set_ensemble("reward", Ensemble(size=2, combine="min", bias=0.5))
+    assert made.digest("reward") != alone
+    with torch.no_grad(), made.using("reward"):
+        both = made.score(ids, mask)
+    torch.testing.assert_close(both, torch.minimum(*single) - 0.5)
+    made.save("reward", tmp_path / "both")
+    again = ModelStack(base(), tokenizer())
+    again.load("judge", tmp_path / "both")
+    assert again.names == ("judge", "judge_2") and again.digest("judge") == made.digest("reward")
+    with torch.no_grad(), again.using("judge"):
+        assert torch.equal(again.score(ids, mask), both)
+    (tmp_path / "both" / "member-2" / "adapter_model.safetensors").unlink()
+    broken = ModelStack(base(), tokenizer())
+    with pytest.raises(ModelError, match="member-2"):
+        broken.load("judge", tmp_path / "both")
+    assert broken.names == ()
+    again.delete("judge")
+    assert again.names == ()
+    with pytest.raises(ModelError, match=r"got adapter 'reward_3'"):
+        made.set_ensemble("reward", Ensemble(size=3))
+    with pytest.raises(ModelError, match="two or more"):
+        Ensemble(size=1)
 
 
 @pytest.mark.parametrize("fault", ["no folder", "broken weights", "no names"])

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from ..errors import ModelError
 from ..files import read_json, write_json
+from .ensemble import Ensemble
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -34,6 +35,9 @@ class SavedAdapter:
     weights: dict[str, Tensor]
     bias: float
     base_name: str
+    ensemble: Ensemble | None = None
+    probe: tuple[float, ...] | None = None
+    """Scores of `score_probe.probe_ids` when the adapter was saved."""
 
     def foreign(self, base: PreTrainedModel, reason: str) -> str:
         """The message for an adapter that does not fit this base."""
@@ -62,12 +66,16 @@ def read(folder: Path, base: PreTrainedModel) -> SavedAdapter:
         meta = _read_json(folder / REWARD_META)
         recorded = _read_json(folder / BASE_META)
         bias = float(meta.get("bias", 0.0))
+        ensemble = Ensemble.from_json(meta.get("ensemble"))
+        probe = tuple(map(float, meta["probe"])) if meta.get("probe") is not None else None
+    except ModelError:
+        raise
     except (SafetensorError, TypeError, ValueError) as error:
         raise ModelError(f"the adapter in {folder} cannot be read ({error}): save or download it again") from error
     if not isinstance(config, LoraConfig):
         raise ModelError(f"got a {config.peft_type} adapter in {folder}, wanted LoRA: train the adapter with LoRA")
     base_name = recorded.get("name") or config.base_model_name_or_path or "a base without a name"
-    saved = SavedAdapter(folder, config, weights, bias, base_name)
+    saved = SavedAdapter(folder, config, weights, bias, base_name, ensemble, probe)
     difference = _base_difference(recorded, base)
     if difference:
         raise ModelError(saved.foreign(base, difference))
@@ -75,7 +83,11 @@ def read(folder: Path, base: PreTrainedModel) -> SavedAdapter:
 
 
 def write(
-    folder: Path, config: LoraConfig, weights: dict[str, Tensor], base: PreTrainedModel, bias: float | None
+    folder: Path,
+    config: LoraConfig,
+    weights: dict[str, Tensor],
+    base: PreTrainedModel,
+    reward_meta: dict[str, Any] | None,
 ) -> None:
     """Write an adapter folder; one that is there changes only once the new files are complete.
 
@@ -84,7 +96,7 @@ def write(
         config: the LoRA configuration; it is stored for inference, as PEFT does.
         weights: tensors under PEFT's names.
         base: the model the adapter belongs to.
-        bias: the zero-mean bias of a reward adapter, or None where there is none.
+        reward_meta: of a reward adapter its `bias`, its `probe` and perhaps its `ensemble`; None for any other.
     """
     config = copy.deepcopy(config)
     config.inference_mode = True
@@ -98,8 +110,8 @@ def write(
         save_file(plain, part / WEIGHTS, metadata={"format": "pt"})
         config.save_pretrained(str(part))
         write_base_meta(part, base)
-        if bias is not None:
-            write_json(part / REWARD_META, {"bias": bias})
+        if reward_meta is not None:
+            write_json(part / REWARD_META, reward_meta)
         _move_in(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)

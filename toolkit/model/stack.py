@@ -1,6 +1,7 @@
 """One base model in memory that plays several roles through named LoRA adapters."""
 
 import copy
+import hashlib
 import inspect
 import re
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ModelError
 from . import adapter_files
+from .ensemble import Ensemble, member_folder, member_names
+from .score_probe import differs, evaluating, probe_ids
 
 HEAD = "score"
 _HEAD_KEY = f"base_model.model.{HEAD}.weight"
@@ -43,6 +46,7 @@ class ModelStack:
         self._peft: PeftModel | None = None
         self._active: str | None = None
         self._biases: dict[str, float] = {}
+        self._ensembles: dict[str, Ensemble] = {}
         trunk_arguments = inspect.signature(base.base_model.forward).parameters
         self._takes_positions = "position_ids" in trunk_arguments
 
@@ -92,6 +96,24 @@ class ModelStack:
         """Set what `score` subtracts; `save` writes it beside the adapter."""
         self._biases[self._known(name)] = bias
 
+    def ensemble(self, name: str) -> Ensemble | None:
+        """How `score` combines an adapter with its other members, named `NAME_2`, `NAME_3` and so on; or None."""
+        return self._ensembles.get(self._known(name))
+
+    def set_ensemble(self, name: str, ensemble: Ensemble | None) -> None:
+        """Let `score` combine adapters: `name` and, as its other members, `NAME_2`, `NAME_3` and so on.
+
+        Raises:
+            ModelError: when a member is missing or has no reward head.
+        """
+        self._ensembles.pop(self._known(name), None)
+        if ensemble is None:
+            return
+        for member in member_names(name, ensemble.size):
+            if not self.has_head(member):
+                raise ModelError(f"adapter {member!r} has no reward head, wanted one in every member of an ensemble")
+        self._ensembles[name] = ensemble
+
     def weights(self, name: str) -> dict[str, Tensor]:
         """The adapter's tensors under the names of a PEFT file; they share memory with the model."""
         state: dict[str, Tensor] = get_peft_model_state_dict(
@@ -100,8 +122,12 @@ class ModelStack:
         return state
 
     def digest(self, name: str) -> str:
-        """SHA-256 of an adapter's weights and bias: equal digests, equal behaviour."""
-        return adapter_files.digest(self.weights(name), self.bias(name))
+        """SHA-256 of an adapter's weights and bias, and of its ensemble: equal digests, equal behaviour."""
+        own = adapter_files.digest(self.weights(name), self.bias(name))
+        if (ensemble := self.ensemble(name)) is None:
+            return own
+        members = [self.digest(member) for member in member_names(name, ensemble.size)[1:]]
+        return hashlib.sha256(repr([own, members, ensemble]).encode()).hexdigest()
 
     # ---- adding, loading, saving ---------------------------------------------------------------------------------
 
@@ -133,7 +159,7 @@ class ModelStack:
         self._require_grad(name, trainable)
 
     def copy(self, source: str, name: str, *, trainable: bool) -> None:
-        """Add an adapter `name` with the weights, head and bias that `source` has now."""
+        """Add an adapter `name` with the weights, head and bias that `source` has now; of an ensemble, the first."""
         self.add(name, self.config(source), trainable=trainable)
         self._write(name, self.weights(source))
         self._biases[name] = self.bias(source)
@@ -143,11 +169,13 @@ class ModelStack:
 
         Args:
             name: a new name of letters, digits and underscores.
-            folder: holds `adapter_config.json`, `adapter_model.safetensors`, perhaps `reward_meta.json`.
+            folder: holds `adapter_config.json`, `adapter_model.safetensors`, perhaps `reward_meta.json`, and of an
+                ensemble the other members in sub-folders.
             trainable: whether its parameters take gradients outside of `using`.
 
         Raises:
-            ModelError: when files are missing, the adapter belongs to another base, or keys are missing or unexpected.
+            ModelError: when files are missing, the adapter belongs to another base, keys are missing or unexpected, or
+                a reward adapter gives other scores than when it was saved.
         """
         self._check_new(name)
         saved = adapter_files.read(Path(folder), self.base)
@@ -166,6 +194,15 @@ class ModelStack:
             raise
         self._write(name, saved.weights)
         self._biases[name] = saved.bias
+        try:
+            self._check_scores(name, saved)
+            if saved.ensemble is not None:
+                for number, member in enumerate(member_names(name, saved.ensemble.size)[1:], 2):
+                    self.load(member, Path(folder) / member_folder(number), trainable=trainable)
+                self.set_ensemble(name, saved.ensemble)
+        except ModelError:
+            self.delete(name)
+            raise
 
     def restore(self, name: str, folder: str | Path) -> None:
         """Overwrite the weights of an adapter that is already in the stack with those of a folder.
@@ -185,13 +222,21 @@ class ModelStack:
         has a reward head, as a sequence classifier with one label.
         """
         config = self.config(name)
-        config.task_type = config.task_type or ("SEQ_CLS" if self.has_head(name) else "CAUSAL_LM")
-        bias = self._biases.get(name) if self.has_head(name) else None
-        adapter_files.write(Path(folder), config, self.weights(name), self.base, bias)
+        has_head = self.has_head(name)
+        config.task_type = config.task_type or ("SEQ_CLS" if has_head else "CAUSAL_LM")
+        meta: dict[str, Any] = {"bias": self.bias(name), "probe": self._probe(name)} if has_head else {}
+        if (ensemble := self.ensemble(name)) is not None:
+            for number, member in enumerate(member_names(name, ensemble.size)[1:], 2):
+                self.save(member, Path(folder) / member_folder(number))
+            meta["ensemble"] = ensemble.as_json()
+        adapter_files.write(Path(folder), config, self.weights(name), self.base, meta or None)
 
     def delete(self, name: str) -> None:
         """Forget an adapter; when it was the active one, the first of the others becomes active."""
         self._known(name)
+        if (ensemble := self._ensembles.pop(name, None)) is not None:
+            for member in member_names(name, ensemble.size)[1:]:
+                self.delete(member)
         self._biases.pop(name, None)
         others = [other for other in self.names if other != name]
         if not others:
@@ -270,6 +315,8 @@ class ModelStack:
     def score(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Reward of whole sequences: the head at the last real token minus the stored bias.
 
+        Where the active adapter is the first of an ensemble, its members' scores are combined.
+
         Args:
             input_ids: (B, T) token ids.
             attention_mask: (B, T), 1 at real tokens.
@@ -277,12 +324,45 @@ class ModelStack:
         Returns:
             (B,) float32.
         """
+        name = self._active or ""
+        ensemble = self._ensembles.get(name)
+        if ensemble is None:
+            return self._own_score(input_ids, attention_mask)
+        scores = []
+        for member in member_names(name, ensemble.size):
+            with self.using(member):
+                scores.append(self._own_score(input_ids, attention_mask))
+        return ensemble.combined(torch.stack(scores)) - ensemble.bias
+
+    # ---- private -------------------------------------------------------------------------------------------------
+
+    def _own_score(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B,) scores of the active adapter alone."""
         last = (attention_mask * torch.arange(attention_mask.shape[1], device=attention_mask.device)).argmax(-1)
         # the head reads every position, as transformers' classifier does: the same product, so the same bits
         scores = self.head(self.hidden(input_ids, attention_mask))
         return scores.gather(1, last[:, None]).squeeze(1) - self.bias(self._active or "")
 
-    # ---- private -------------------------------------------------------------------------------------------------
+    def _probe(self, name: str) -> list[float]:
+        """Scores of a few fixed sequences, the bias left out."""
+        ids = probe_ids(self.base).to(self.device)
+        with evaluating(self.model), self.using(name):
+            scores: list[float] = (self._own_score(ids, torch.ones_like(ids)) + self.bias(name)).tolist()
+        return scores
+
+    def _check_scores(self, name: str, saved: adapter_files.SavedAdapter) -> None:
+        """Equal keys and embeddings do not make an equal base: one that an adapter was merged into has both."""
+        if saved.probe is None or not self.has_head(name):
+            return
+        if (largest := differs(saved.probe, self._probe(name))) is not None:
+            raise ModelError(
+                saved.foreign(
+                    self.base,
+                    f"its scores of fixed sequences differ by up to {largest:.3g} from those when it was saved (they "
+                    f"were about {max(map(abs, saved.probe)):.3g}); the same base in another precision, or with an "
+                    "adapter merged into it, is another base to a reward head",
+                )
+            )
 
     def _known(self, name: str) -> str:
         if name not in self.names:
