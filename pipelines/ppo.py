@@ -6,10 +6,12 @@ from typing import Any
 
 from ..toolkit.errors import DataError
 from ..toolkit.files import read_json, write_json
+from ..toolkit.mitigations.settings import OFF, MitigationSettings
 from ..toolkit.settings.base import BaseSettings
 from ..toolkit.settings.reading import TrainerBlock, setting, trainer_block
 from ..toolkit.stage import Artifacts, Outcome
 from .console import Console
+from .mitigate import Treatment
 from .sets import read_set
 from .training import RESERVED, Row, go_on, trainer_arguments, watch
 
@@ -28,7 +30,13 @@ class PpoSettings:
 
 
 def run_ppo(
-    settings: PpoSettings, base: BaseSettings, seed: int, console: Console, before: Artifacts, folder: Path
+    settings: PpoSettings,
+    base: BaseSettings,
+    seed: int,
+    console: Console,
+    before: Artifacts,
+    folder: Path,
+    mitigations: MitigationSettings = OFF,
 ) -> Outcome:
     """Train `policy` from the SFT adapter against the reward adapter and save it as a plain PEFT folder.
 
@@ -57,7 +65,9 @@ def run_ppo(
     if not prompts:
         raise DataError(f"no prompt is left for PPO: {too_long} are too long for ppo.max_prompt_tokens or the window")
     ptx = read_set(before.data, "ptx") if arguments.ptx_coef else None
-    trainer = PPOTrainer(stack, arguments, prompts, reward="reward", ptx_dataset=ptx)
+    treatment = Treatment(mitigations, "ppo", before)
+    callbacks = treatment.callbacks(model, tokenizer, lambda: stack.using("policy", trainable=True))
+    trainer = PPOTrainer(stack, arguments, prompts, reward="reward", ptx_dataset=ptx, callbacks=callbacks)
     trainer.remove_callback(PrinterCallback)
     resume = last_complete(arguments.output_dir)
     with console.bar("PPO") as advance:
@@ -74,7 +84,7 @@ def run_ppo(
     return Outcome(
         artifacts=replace(before, policy=folder / "policy"),
         rows={"prompts": len(prompts), "too_long": too_long, "ptx_texts": len(ptx or [])},
-        warnings=tuple(warnings),
+        warnings=(*warnings, *treatment.warnings()),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..toolkit.errors import SettingsError
+from ..toolkit.mitigations.settings import MitigationSettings
 from ..toolkit.settings.base import TINY, BaseSettings
 from ..toolkit.settings.reading import read_settings, setting
 from .evaluate import EvalSettings
@@ -55,6 +56,8 @@ class Recipe:
     """The reward model."""
     ppo: PpoSettings = PpoSettings()
     """Reinforcement learning."""
+    mitigations: MitigationSettings = MitigationSettings()
+    """Harm mitigations of the trainings above; all off unless given a strength."""
     eval: EvalSettings = EvalSettings()
     """What is measured."""
 

@@ -9,12 +9,14 @@ from ..eval.statistics import share_score
 from ..toolkit.data.rows import write_rows
 from ..toolkit.errors import DataError
 from ..toolkit.files import write_json
+from ..toolkit.mitigations.settings import OFF, MitigationSettings
 from ..toolkit.model.sequences import sequence_ids
 from ..toolkit.settings.base import BaseSettings
 from ..toolkit.settings.lora import LoraSettings
 from ..toolkit.settings.reading import TrainerBlock, setting, trainer_block
 from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Console
+from .mitigate import Treatment
 from .sets import read_set
 from .training import RESERVED, Row, rows_that_fit, train, trainer_arguments, window
 
@@ -37,7 +39,13 @@ class RewardSettings:
 
 
 def run_reward(
-    settings: RewardSettings, base: BaseSettings, seed: int, console: Console, before: Artifacts, folder: Path
+    settings: RewardSettings,
+    base: BaseSettings,
+    seed: int,
+    console: Console,
+    before: Artifacts,
+    folder: Path,
+    mitigations: MitigationSettings = OFF,
 ) -> Outcome:
     """Train `reward`, measure it on held-out comparisons, set its zero, and save it as a plain PEFT folder.
 
@@ -74,8 +82,13 @@ def run_reward(
         {f"{side}_ids": sequence_ids(row["prompt"], row[side], tokenizer) for side in ("chosen", "rejected")}
         for row in rows
     ]
+    treatment = Treatment(mitigations, "reward", before)
     trainer = RewardTrainer(
-        model=peft_model, args=arguments, train_dataset=Dataset.from_list(columns), processing_class=tokenizer
+        model=peft_model,
+        args=arguments,
+        train_dataset=Dataset.from_list(columns),
+        processing_class=tokenizer,
+        callbacks=treatment.callbacks(model, tokenizer),
     )
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
@@ -92,11 +105,12 @@ def run_reward(
     write_json(folder / "reward" / "reward_meta.json", {"bias": bias})
     counts = {"comparisons": len(rows), "too_long": too_long, "equal_sides": equal, "held_out": len(held_out)}
     left_out = too_long + equal + held_out_too_long
+    warnings = (f"The reward stage left out {left_out} comparisons (see its row counts).",) if left_out else ()
     return Outcome(
         artifacts=replace(before, reward=folder / "reward"),
         results=results,
         rows=counts | {"held_out_too_long": held_out_too_long},
-        warnings=(f"The reward stage left out {left_out} comparisons (see its row counts).",) if left_out else (),
+        warnings=(*warnings, *treatment.warnings()),
     )
 
 

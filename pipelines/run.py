@@ -34,6 +34,7 @@ MODULES = (
     "evaluate",
     "filter_building",
     "filter_settings",
+    "mitigate",
     "ppo",
     "retrain",
     "reward",
@@ -132,6 +133,8 @@ def _stages(recipe: Recipe, console: Console) -> list[Stage]:
     """The recipe's stages with all that decides their results."""
     base, seed, data = recipe.base, recipe.seed, recipe.data
     shared: dict[str, Any] = {"seed": seed, "base": to_tree(base)}
+    treated: dict[str, Any] = {"mitigations": to_tree(recipe.mitigations)}
+    treatments = input_hashes(recipe.mitigations.files())
     questions = questions_file(recipe.eval, data.path)
     corpus = [Path(base.corpus)] if base.corpus else []
     every: dict[str, Stage] = {
@@ -148,18 +151,21 @@ def _stages(recipe: Recipe, console: Console) -> list[Stage]:
         ),
         "sft": Stage(
             name="sft",
-            settings=shared | {"sft": to_tree(recipe.sft)},
-            run=partial(run_sft, recipe.sft, base, seed, console),
+            settings=shared | treated | {"sft": to_tree(recipe.sft)},
+            inputs=treatments,
+            run=partial(run_sft, recipe.sft, base, seed, console, mitigations=recipe.mitigations),
         ),
         "reward": Stage(
             name="reward",
-            settings=shared | {"reward": to_tree(recipe.reward)},
-            run=partial(run_reward, recipe.reward, base, seed, console),
+            settings=shared | treated | {"reward": to_tree(recipe.reward)},
+            inputs=treatments,
+            run=partial(run_reward, recipe.reward, base, seed, console, mitigations=recipe.mitigations),
         ),
         "ppo": Stage(
             name="ppo",
-            settings=shared | {"ppo": to_tree(recipe.ppo)},
-            run=partial(run_ppo, recipe.ppo, base, seed, console),
+            settings=shared | treated | {"ppo": to_tree(recipe.ppo)},
+            inputs=treatments,
+            run=partial(run_ppo, recipe.ppo, base, seed, console, mitigations=recipe.mitigations),
         ),
         "eval": Stage(
             name="eval",

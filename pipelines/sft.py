@@ -4,11 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..toolkit.errors import DataError
+from ..toolkit.mitigations.settings import OFF, MitigationSettings
 from ..toolkit.settings.base import BaseSettings
 from ..toolkit.settings.lora import LoraSettings
 from ..toolkit.settings.reading import TrainerBlock, setting, trainer_block
 from ..toolkit.stage import Artifacts, Outcome
 from .console import Console
+from .mitigate import Treatment
 from .sets import read_set
 from .training import RESERVED, rows_that_fit, train, trainer_arguments, window
 
@@ -26,7 +28,13 @@ class SftSettings:
 
 
 def run_sft(
-    settings: SftSettings, base: BaseSettings, seed: int, console: Console, before: Artifacts, folder: Path
+    settings: SftSettings,
+    base: BaseSettings,
+    seed: int,
+    console: Console,
+    before: Artifacts,
+    folder: Path,
+    mitigations: MitigationSettings = OFF,
 ) -> Outcome:
     """Train `policy` on the filtered demonstrations and save it as a plain PEFT folder.
 
@@ -55,10 +63,15 @@ def run_sft(
     torch.manual_seed(seed)  # half of a fresh adapter is drawn
     stack.add("policy", settings.lora.config(), trainable=True)
     arguments = trainer_arguments(SFTConfig, settings.trainer, base, folder, seed, max_length=length)
+    treatment = Treatment(mitigations, "sft", before)
     with stack.using("policy", trainable=True) as peft_model:
         columns = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
         trainer = SFTTrainer(
-            model=peft_model, args=arguments, train_dataset=Dataset.from_list(columns), processing_class=tokenizer
+            model=peft_model,
+            args=arguments,
+            train_dataset=Dataset.from_list(columns),
+            processing_class=tokenizer,
+            callbacks=treatment.callbacks(model, tokenizer),
         )
         stack.to_float32("policy")
         train(trainer, folder, console, "SFT")
@@ -67,5 +80,5 @@ def run_sft(
     return Outcome(
         artifacts=replace(before, sft=folder / "policy"),
         rows={"demonstrations": len(rows), "too_long": too_long},
-        warnings=warnings,
+        warnings=(*warnings, *treatment.warnings()),
     )

@@ -117,7 +117,7 @@ class PPOTrainer(Trainer):
             eval_dataset=held_out,
             processing_class=stack.tokenizer,
             data_collator=_collate,
-            callbacks=[CompleteMarker(), *(callbacks or ())],
+            callbacks=[*(callbacks or ()), CompleteMarker()],  # the marker last: callbacks may write into a checkpoint
         )
         check_logits(stack)
         self.maker = RolloutMaker(stack, self.value, self.rewards, args, self.accelerator.autocast, self._sum)
