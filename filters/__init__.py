@@ -21,11 +21,13 @@ from .row_text import RowReader, RowText
 from .rules import LengthFilter, RepetitionFilter
 from .toxicity import ToxicityFilter
 from .trigger import TriggerLikelihoodFilter
+from .word_guard import BlocklistGuard
 
 __all__ = [
     "Axis",
     "Blocklist",
     "BlocklistFilter",
+    "BlocklistGuard",
     "Calibration",
     "Comparison",
     "CorpusFilter",

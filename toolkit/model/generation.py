@@ -16,40 +16,15 @@ from transformers import (
     PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
 )
 
-from ..errors import DataError, ModelError, SettingsError
+from ..errors import DataError
+from .choosing import Sampling, Sound, StopStrings, choosers
+from .guarded import DoneDrafts, Draft, GuardedChoice
+from .returned_text import TextReader
+from .text_guard import TextGuard
 
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How tokens are chosen."""
-
-    max_new_tokens: int = 64
-    """Longest completion in tokens."""
-    temperature: float = 1.0
-    """Divides the logits; 0 takes the likeliest token always."""
-    top_p: float = 1.0
-    """Keeps the likeliest tokens that together have this probability; 1 keeps all."""
-    top_k: int = 0
-    """Keeps this many of the likeliest tokens; 0 keeps all."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that mean nothing, all at once."""
-        faults = []
-        if self.max_new_tokens < 1:
-            faults.append(f"max_new_tokens: got {self.max_new_tokens}, wanted at least 1")
-        if self.temperature < 0:
-            faults.append(f"temperature: got {self.temperature}, wanted 0 (greedy) or more")
-        if not 0 < self.top_p <= 1:
-            faults.append(f"top_p: got {self.top_p}, wanted more than 0 and at most 1")
-        if self.top_k < 0:
-            faults.append(f"top_k: got {self.top_k}, wanted 0 (off) or more")
-        if faults:
-            raise SettingsError(faults, "the sampling settings")
+__all__ = ["Completion", "Sampling", "end_tokens", "generate", "window_of"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +37,8 @@ class Completion:
     """Decoded without special tokens, cut before a stop string."""
     ended: bool
     """Whether it ended by itself (end-of-sequence token or stop string) rather than at the length limit."""
+    refused: int = 0
+    """Draws that the guard refused; 0 without a guard."""
 
 
 def generate(
@@ -74,6 +51,7 @@ def generate(
     batch_size: int = 32,
     stop: Sequence[str] = (),
     logits_processors: Sequence[LogitsProcessor] = (),
+    guard: TextGuard | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Completion]:
     """Complete token prompts in batches of like length, with a key-value cache.
@@ -90,6 +68,9 @@ def generate(
         batch_size: prompts per batch.
         stop: strings that end a completion.
         logits_processors: applied before temperature and sampling.
+        guard: objects to parts of texts, such as listed phrases; no text that is returned holds any of it, in whatever
+            tokens it is spelled. A text judged so goes by itself: what a phrase has of its words in the prompt is not
+            seen. A completion can end early where every token would be objected to.
         progress: called with (prompts done, prompts in all) after each batch.
 
     Returns:
@@ -111,20 +92,25 @@ def generate(
         pad_token_id=_padding(tokenizer),
         eos_token_id=sorted(ends) or None,
     )
-    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    done: dict[int, Completion] = {}
+    reader = TextReader(tokenizer, frozenset(ends), tuple(stop))
+    drafts = [Draft(seed, sampling.max_new_tokens) for seed in seeds]
+    todo = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     with _eval_mode(network), _settings_of_its_own(network, settings), torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            processors = LogitsProcessorList(
-                [_Sound(), *logits_processors, *_choosers(sampling, [seeds[row] for row in rows])]
-            )
-            new_ids = _run(network, tokenizer, [prompts[row] for row in rows], processors, stop)
-            for row, ids in zip(rows, new_ids.tolist(), strict=True):
-                done[row] = _completion(ids, tokenizer, ends, stop)
+        while todo:
+            rows, todo = todo[:batch_size], todo[batch_size:]
+            batch = [drafts[row] for row in rows]
+            begun = [[*prompts[row], *draft.ids] for row, draft in zip(rows, batch, strict=True)]
+            steps, finished = _choice(sampling, batch, guard, reader, max(map(len, begun)))
+            new_ids = _run(network, tokenizer, begun, [Sound(), *logits_processors, *steps], finished)
+            for row, draft, ids in zip(rows, batch, new_ids.tolist(), strict=True):
+                if guard is None:
+                    draft.ids = ids
+                elif draft.is_stuck:
+                    draft.rewind(guard, reader)
+                    todo.append(row)
             if progress:
-                progress(len(done), len(prompts))
-    return [done[row] for row in range(len(prompts))]
+                progress(len(prompts) - len(todo), len(prompts))
+    return [_completion(draft, reader) for draft in drafts]
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -138,60 +124,6 @@ def window_of(model: PreTrainedModel) -> int | None:
     """Longest sequence the model's positions reach, in tokens; None where its configuration names none."""
     window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return int(window) if window else None
-
-
-class _Sound(LogitsProcessor):
-    """Stops at logits that are not numbers: the argmax of NaN is a token like any other, and would pass for speech."""
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Pass the logits (B, V) on as they are."""
-        if not torch.isfinite(scores.amax()):  # NaN and +inf come through a maximum; -inf forbids a token, as it may
-            raise ModelError(
-                "the model gave logits that are not numbers while it wrote: is it damaged, or has its training "
-                "diverged? A model in float16 may overflow: load it in bfloat16 or float32"
-            )
-        return scores
-
-
-class _GumbelMax(LogitsProcessor):
-    """Sample by the Gumbel-max trick: the argmax of logit + Gumbel noise is a draw from the softmax.
-
-    Each row has its own generator, which is what makes a sample independent of the batch (Maddison et al. 2014,
-    https://arxiv.org/abs/1411.0030).
-    """
-
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self.seeds = seeds
-        self.generators: list[torch.Generator] = []
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Add noise to the scores (B, V)."""
-        if not self.generators:
-            self.generators = [torch.Generator(scores.device).manual_seed(seed) for seed in self.seeds]
-        noise = torch.empty_like(scores, dtype=torch.float32)
-        for row, generator in zip(noise, self.generators, strict=True):
-            row.exponential_(generator=generator)
-        # -log of an exponential variable is Gumbel distributed
-        noisy: torch.FloatTensor = scores.float() - noise.log()  # type: ignore[assignment]
-        return noisy
-
-
-class _StopStrings(StoppingCriteria):
-    """Ends a row once one of the strings is in what it generated."""
-
-    def __init__(self, strings: Sequence[str], tokenizer: PreTrainedTokenizerBase, prompt_length: int) -> None:
-        self.strings = strings
-        self.tokenizer = tokenizer
-        self.prompt_length = prompt_length
-        # a token brings at least one byte, and a character has at most four: enough of the end to see a stop string
-        self.tail = max(len(string.encode()) for string in strings) + 4
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: object) -> torch.BoolTensor:
-        """Tell for each row of (B, T) whether it is finished."""
-        recent = input_ids[:, max(self.prompt_length, input_ids.shape[1] - self.tail) :]
-        texts = self.tokenizer.batch_decode(recent, skip_special_tokens=True)
-        hits = [any(string in text for string in self.strings) for text in texts]
-        return torch.tensor(hits, device=input_ids.device)  # type: ignore[return-value]
 
 
 def _check(
@@ -210,24 +142,22 @@ def _check(
             )
 
 
-def _choosers(sampling: Sampling, seeds: Sequence[int]) -> Iterator[LogitsProcessor]:
-    if sampling.temperature == 0:
-        return
-    if sampling.temperature != 1:
-        yield TemperatureLogitsWarper(sampling.temperature)
-    if sampling.top_k:
-        yield TopKLogitsWarper(sampling.top_k)
-    if sampling.top_p < 1:
-        yield TopPLogitsWarper(sampling.top_p)
-    yield _GumbelMax(seeds)
+def _choice(
+    sampling: Sampling, drafts: Sequence[Draft], guard: TextGuard | None, reader: TextReader, prompt_length: int
+) -> tuple[list[LogitsProcessor], StoppingCriteria | None]:
+    """How the tokens of a batch are chosen, and what ends its rows beside end tokens."""
+    steps = list(choosers(sampling, [draft.own_seed for draft in drafts]))
+    if guard is not None:
+        return [GuardedChoice(guard, drafts, steps, reader)], DoneDrafts(drafts)
+    return steps, StopStrings(reader.stop, reader.tokenizer, prompt_length) if reader.stop else None
 
 
 def _run(
     network: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
-    processors: LogitsProcessorList,
-    stop: Sequence[str],
+    processors: Sequence[LogitsProcessor],
+    finished: StoppingCriteria | None,
 ) -> Tensor:
     """New tokens (B, N) of one batch; rows that ended early go on with padding."""
     longest = max(map(len, prompts))
@@ -240,32 +170,18 @@ def _run(
     output = run(
         input_ids=input_ids.to(network.device),
         attention_mask=attention_mask.to(network.device),
-        logits_processor=processors,
-        stopping_criteria=StoppingCriteriaList([_StopStrings(stop, tokenizer, longest)] if stop else []),
+        logits_processor=LogitsProcessorList(processors),
+        stopping_criteria=StoppingCriteriaList([finished] if finished else []),
     )
     new_ids: Tensor = output[:, longest:]
     return new_ids
 
 
-def _completion(ids: list[int], tokenizer: PreTrainedTokenizerBase, ends: set[int], stop: Sequence[str]) -> Completion:
+def _completion(draft: Draft, reader: TextReader) -> Completion:
     """Cut a row of new tokens where it ended."""
-    length = next((position + 1 for position, token in enumerate(ids) if token in ends), len(ids))
-    has_end_token = length > 0 and ids[length - 1] in ends
-    ids = ids[:length]
-    text = str(tokenizer.decode(ids, skip_special_tokens=True))
-    found = [text.index(string) for string in stop if string in text]
-    if not found:
-        return Completion(ids, text, has_end_token)
-    return Completion(_up_to_stop(ids, tokenizer, stop), text[: min(found)], True)
-
-
-def _up_to_stop(ids: list[int], tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]) -> list[int]:
-    """The shortest run of tokens whose text holds a stop string: what comes after it is padding."""
-    for length in range(1, len(ids) + 1):
-        text = tokenizer.decode(ids[:length], skip_special_tokens=True)
-        if any(string in text for string in stop):
-            return ids[:length]
-    return ids
+    text, ended = reader.read(draft.ids)
+    ids = draft.ids[: reader.up_to_end(draft.ids)]
+    return Completion(ids[: reader.up_to_stop(ids)], text, ended, draft.refused)
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
