@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from .errors import DataError
 from .files import sha256_file, sha256_of
+from .muon import Muon
 from .settings.base import TinySettings
 from .settings.reading import to_tree
 
@@ -198,8 +199,8 @@ def _train(
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * _schedule(step, settings.steps)
         input_ids, position_ids, labels = _packed([next(rows) for _ in range(rows_per_step)])
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = model(input_ids=input_ids, position_ids=position_ids, labels=labels, use_cache=False).loss
+        # In float32: CPUs without instructions for bfloat16, most of those at home, emulate it many times slower.
+        loss = model(input_ids=input_ids, position_ids=position_ids, labels=labels, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -215,7 +216,7 @@ def _optimizers(model: LlamaForCausalLM, settings: TinySettings) -> list[torch.o
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     adamw = torch.optim.AdamW(others, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
-    muon = torch.optim.Muon(matrices, lr=settings.muon_learning_rate, weight_decay=0.01)
+    muon = Muon(matrices, lr=settings.muon_learning_rate, weight_decay=0.01)
     for optimizer in (muon, adamw):
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
