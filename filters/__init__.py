@@ -1,6 +1,7 @@
 """Judge documents, never change them."""
 
 from .base import CorpusFilter, Filter, Limit, Repeats, Verdict, decide
+from .benchmark_texts import BenchmarkItem, read_benchmarks
 from .blocklist import Blocklist, BlocklistFilter, Hit
 from .calibration import (
     Calibration,
@@ -13,6 +14,8 @@ from .calibration import (
     threshold_for_rate,
     threshold_for_recall,
 )
+from .contamination import ContaminationFilter, Overlap
+from .contamination_report import ContaminationReport
 from .duplicates import ExactDuplicateFilter, NearDuplicateFilter
 from .matching import Pattern
 from .normalise import fold, fold_with_offsets
@@ -25,11 +28,14 @@ from .word_guard import BlocklistGuard
 
 __all__ = [
     "Axis",
+    "BenchmarkItem",
     "Blocklist",
     "BlocklistFilter",
     "BlocklistGuard",
     "Calibration",
     "Comparison",
+    "ContaminationFilter",
+    "ContaminationReport",
     "CorpusFilter",
     "Estimate",
     "ExactDuplicateFilter",
@@ -39,6 +45,7 @@ __all__ = [
     "Limit",
     "NearDuplicateFilter",
     "Outcome",
+    "Overlap",
     "Pattern",
     "Repeats",
     "RepetitionFilter",
@@ -54,6 +61,7 @@ __all__ = [
     "fold_with_offsets",
     "load_phrases",
     "outcome_at",
+    "read_benchmarks",
     "threshold_for_precision",
     "threshold_for_rate",
     "threshold_for_recall",

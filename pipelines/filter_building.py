@@ -121,6 +121,18 @@ def _blocklist(settings: FilterSettings, model: FilterModel) -> AnyFilter | None
     return BlocklistFilter(patterns, settings.max_matches, settings.leetspeak)
 
 
+def _contamination(settings: FilterSettings, model: FilterModel) -> AnyFilter | None:
+    if not settings.benchmarks:
+        return None
+    from ..filters.benchmark_texts import read_benchmarks
+    from ..filters.contamination import SHORTEST, ContaminationFilter
+
+    n_words = settings.benchmark_ngram
+    return ContaminationFilter(
+        items=read_benchmarks(settings.benchmarks), n_words=n_words, shortest=min(n_words, SHORTEST)
+    )
+
+
 def _toxicity(settings: FilterSettings, model: FilterModel) -> AnyFilter | None:
     if settings.toxicity is None:
         return None
@@ -140,6 +152,7 @@ def _exact(settings: FilterSettings, model: FilterModel) -> AnyFilter | None:
 # corpus come last in any case.
 BUILDERS: dict[str, Callable[[FilterSettings, FilterModel], AnyFilter | None]] = {
     "blocklist": _blocklist,
+    "contamination": _contamination,
     "length": lambda settings, model: settings.length,
     "repetition": lambda settings, model: settings.repetition,
     "toxicity": _toxicity,

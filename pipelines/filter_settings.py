@@ -26,6 +26,11 @@ class FilterSettings:
     """Rows that are too short or too long; needs `low`, `high` or both."""
     repetition: RepetitionFilter | None = None
     """Rows that say the same again and again."""
+    benchmarks: tuple[str, ...] = ()
+    """Files of benchmarks (JSONL, CSV, TSV, Parquet): rows that give away one of their items are dropped."""
+    benchmark_ngram: int = setting(13, low=1, unit="words")
+    """A row that shares so many words in a row with an item gives it away; shorter texts of an item, down to 8 words,
+    do when they are there whole."""
     toxicity: str | None = None
     """A toxicity scorer: `tfidf:FOLDER`, `wordlist:FILE`, `hf:FOLDER#LABEL` or `detoxify:CHECKPOINT@SHA256`."""
     toxicity_threshold: float = setting(0.5, low=0, high=1, unit="score")
@@ -51,6 +56,11 @@ class FilterSettings:
             if value is not None and not resource(value, folder, suffix).is_file():
                 known = ", ".join(sorted(path.stem for path in (FILTERS / folder).glob(f"*{suffix}")))
                 found.append(f"{name}: got {value!r}, wanted a file or the name of a bundled one ({known})")
+        found += [
+            f"benchmarks: got {path!r}, wanted a file with the questions or documents of a benchmark"
+            for path in self.benchmarks
+            if not Path(path).is_file()
+        ]
         if self.toxicity is not None:
             from ..toolkit.toxicity.scorer import spec_fault
 
@@ -65,6 +75,7 @@ class FilterSettings:
             for name, (folder, suffix) in LISTS.items()
             if (value := getattr(self, name)) is not None
         ]
+        paths += map(Path, self.benchmarks)
         if self.toxicity is not None:
             paths.append(Path(self.toxicity.partition(":")[2].partition("#")[0].partition("@")[0]))
         every = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
