@@ -66,7 +66,8 @@ def run_reward(
     model, tokenizer = load_base(before.base, base, head="score")
     keep_differentiable(model)
     length = window(model, settings.max_length)
-    pairs = read_set(before.data, "comparisons")
+    treatment = Treatment(mitigations, "reward", before)
+    pairs = treatment.rows(read_set(before.data, "comparisons"), ["prompt", "chosen", "rejected"], seed)
     rows, too_long = rows_that_fit(pairs, tokenizer, PAIRS, length)
     rows, equal = _different(rows)
     if not rows:
@@ -82,7 +83,6 @@ def run_reward(
         {f"{side}_ids": sequence_ids(row["prompt"], row[side], tokenizer) for side in ("chosen", "rejected")}
         for row in rows
     ]
-    treatment = Treatment(mitigations, "reward", before)
     trainer = RewardTrainer(
         model=peft_model,
         args=arguments,

@@ -45,6 +45,7 @@ def run_sft(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    from ..toolkit.mitigations.loss_terms import with_terms
     from ..toolkit.model.loading import load_base
     from ..toolkit.model.stack import ModelStack
 
@@ -53,6 +54,8 @@ def run_sft(
     model, tokenizer = load_base(before.base, base)
     demonstrations = read_set(before.data, "demonstrations")
     length = window(model, settings.max_length)
+    treatment = Treatment(mitigations, "sft", before)
+    demonstrations = treatment.rows(demonstrations, ["prompt", "completion"], seed)
     rows, too_long = rows_that_fit(demonstrations, tokenizer, [["prompt", "completion"]], length)
     if not rows:
         raise DataError(
@@ -61,12 +64,13 @@ def run_sft(
         )
     stack = ModelStack(model, tokenizer)
     torch.manual_seed(seed)  # half of a fresh adapter is drawn
-    stack.add("policy", settings.lora.config(), trainable=True)
+    config = settings.lora.config()
+    config.trainable_token_indices = treatment.trained_rows(tokenizer)
+    stack.add("policy", config, trainable=True)
     arguments = trainer_arguments(SFTConfig, settings.trainer, base, folder, seed, max_length=length)
-    treatment = Treatment(mitigations, "sft", before)
     with stack.using("policy", trainable=True) as peft_model:
         columns = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
-        trainer = SFTTrainer(
+        trainer = with_terms(SFTTrainer, treatment.loss_terms(rows, tokenizer, length))(
             model=peft_model,
             args=arguments,
             train_dataset=Dataset.from_list(columns),

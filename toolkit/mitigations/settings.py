@@ -46,15 +46,102 @@ class ProtectSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnlikelihoodSettings:
+    """Make tokens of unwanted text less likely, beside the SFT loss (https://arxiv.org/abs/1908.04319)."""
+
+    strength: float = setting(0.0, low=0)
+    """Weight in the loss; 0 is off, the paper takes 1."""
+    texts: str | None = None
+    """File of rows with `prompt` and `completion` that should not be said; null takes the rejected sides of the run's
+    comparisons."""
+    tokens: Literal["distinct", "all"] = "distinct"
+    """Which tokens of a rejected side count: those that the chosen side does not have, or all."""
+    batch_size: int = setting(8, low=1, unit="texts per step")
+    """Unwanted texts that are read beside each batch."""
+
+    def faults(self) -> list[str]:
+        """A file that is not there."""
+        return missing_file("texts", self.texts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EqualiseSettings:
+    """Gender-equalising loss: even odds of the words of a pair at neutral positions (Qian et al. 2019, P19-2031)."""
+
+    strength: float = setting(0.0, low=0)
+    """Weight in the loss; 0 is off, the paper's best lie near 0.5 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingSettings:
+    """Word-embedding regularisation, beside the SFT loss."""
+
+    pair_distance: float = setting(0.0, low=0)
+    """Weight of the mean distance of paired words (https://arxiv.org/abs/1910.10486); 0 is off."""
+    bias_subspace: float = setting(0.0, low=0)
+    """Weight of neutral words' squared size along the group axis (https://arxiv.org/abs/1904.03035); 0 is off."""
+    neutral: str | None = None
+    """bias_subspace: file of neutral words, one a line, such as occupations."""
+    counterfactual_hidden: float = setting(0.0, low=0)
+    """Weight of 1 - cosine between the states of a row and of its counterfactual (https://arxiv.org/abs/1911.03064)."""
+    train_rows: bool = False
+    """Train the embeddings of the listed words beside the LoRA adapter. The first two penalties need it: under LoRA
+    embeddings are frozen. Where the output layer is tied to them it moves too."""
+
+    def faults(self) -> list[str]:
+        """A penalty without what it needs."""
+        found = missing_file("neutral", self.neutral)
+        if self.bias_subspace and self.neutral is None:
+            found.append("neutral: got nothing, wanted a file of neutral words for bias_subspace")
+        if self.train_rows and not (self.pair_distance or self.bias_subspace):
+            found.append("train_rows: got true without pair_distance or bias_subspace, which it is for")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentSettings:
+    """Counterfactual data augmentation of demonstrations and comparisons; evaluation data are never touched."""
+
+    share: float = setting(0.0, low=0, high=1)
+    """Part of the rows that hold a listed word which get a counterfactual; 0 is off."""
+    mode: Literal["two_sided", "substitute"] = "two_sided"
+    """`two_sided` adds counterfactuals (CDA), `substitute` puts them in place of their rows (CDS, with share 0.5)."""
+    stages: tuple[Literal["sft", "reward"], ...] = ("sft", "reward")
+    """Trainings whose rows are augmented."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MitigationSettings:
     """Harm mitigations, all off by default: with strength zero a run is the untreated one, bit for bit."""
 
+    pairs: str | None = None
+    """File of word pairs, two words a line, for `equalise`, `embeddings` and `augment`; null takes the bundled list of
+    gender, 64 pairs."""
     protect: ProtectSettings = ProtectSettings()
     """Null-space projection of updates."""
+    unlikelihood: UnlikelihoodSettings = UnlikelihoodSettings()
+    """Unlearning of unwanted text."""
+    equalise: EqualiseSettings = EqualiseSettings()
+    """Even odds of paired words."""
+    embeddings: EmbeddingSettings = EmbeddingSettings()
+    """Penalties on word embeddings and states."""
+    augment: AugmentSettings = AugmentSettings()
+    """Counterfactual rows."""
+
+    def faults(self) -> list[str]:
+        """A missing file, and mitigations that exclude each other."""
+        found = missing_file("pairs", self.pairs)
+        if self.protect.strength == 1 and "sft" in self.protect.stages and self.embeddings.train_rows:
+            found.append(
+                "embeddings.train_rows: got true with protect.strength 1, which freezes what it would train; wanted "
+                "one of the two, or a protect.strength below 1"
+            )
+        return found
 
     def files(self) -> list[Path]:
         """The files that the settings name."""
-        return [Path(self.protect.texts).expanduser()] if self.protect.texts else []
+        named = (self.pairs, self.protect.texts, self.unlikelihood.texts, self.embeddings.neutral)
+        return [Path(name).expanduser() for name in named if name is not None]
 
 
 OFF = MitigationSettings()

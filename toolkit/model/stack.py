@@ -80,7 +80,9 @@ class ModelStack:
 
     def parameters(self, name: str) -> list[tuple[str, nn.Parameter]]:
         """Names and parameters of one adapter, its reward head included."""
-        pattern = re.compile(rf"(^|\.)(lora_\w+|modules_to_save)\.{re.escape(self._known(name))}(\.|$)")
+        pattern = re.compile(
+            rf"(^|\.)(lora_\w+|modules_to_save|trainable_tokens_delta)\.{re.escape(self._known(name))}(\.|$)"
+        )
         return [(key, parameter) for key, parameter in self.model.named_parameters() if pattern.search(key)]
 
     def has_head(self, name: str) -> bool:
