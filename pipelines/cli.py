@@ -11,6 +11,7 @@ from .. import __version__
 from ..toolkit.errors import RunError, TunewellError
 from ..toolkit.files import DISK_FULL
 from .commands.calibrate import calibrate
+from .commands.eval import evaluate
 from .commands.recipes import recipes
 from .commands.report import report
 from .commands.run import run, up_to
@@ -45,6 +46,7 @@ app.command("reward", help="Run a recipe up to the reward model.")(up_to("reward
 app.command("ppo", help="Run a recipe up to PPO, without the evaluation.")(up_to("ppo"))
 app.command()(report)
 app.command()(calibrate)
+app.command("eval")(evaluate)
 app.command()(recipes)
 app.add_typer(toxicity, name="toxicity")
 

@@ -75,7 +75,36 @@ REPORT: dict[str, Shape] = {
             "note?": "text",
         }
     ],
-    "tables?": [{"title": "text", "caption?": "text", "columns": ["text"], "rows": [["any"]]}],
+    "explorer?": {
+        "models": ["text"],
+        "tasks": [
+            {
+                "name": "text",
+                "head": "text",
+                "figures": [{"name": "text", "label": "text", "unit?": "text"}],
+                "n": "count",
+                "items": [
+                    {
+                        "place": "count",
+                        "id": "text",
+                        "group": "text",
+                        "prompt": "text",
+                        "flagged": "flag",
+                        "fields": [["text"]],
+                        "differ": "flag",
+                        "unscored": "flag",
+                        "models": {
+                            "*": {
+                                "values": "numbers",
+                                "answers": [{"text": "text", "flagged": "flag", "notes": [["any"]]}],
+                            }
+                        },
+                    }
+                ],
+            }
+        ],
+    },
+    "tables?": [{"title": "text", "caption?": "text", "columns": ["text"], "rows": [["any"]], "folded?": "flag"}],
     "stages?": [
         {"name": "text", "seconds?": "number", "peak_memory_mb?": "number", "status?": "text", "detail?": "text"}
     ],

@@ -30,11 +30,15 @@ def render(report: Mapping[str, Any]) -> str:
         DataError: the report misses an entry, holds a wrong type or contradicts itself; all faults at once.
     """
     plain_report, unread = check(report)
-    script, style = _asset("report.js"), _asset("report.css")
+    script, explorer, style = _asset("report.js"), _asset("explorer.js"), _asset("report.css")
     template = _environment().get_template("report.html.j2")
-    # Both files are ours and go in verbatim: the policy admits the script by the hash of these very bytes.
+    # These files are ours and go in verbatim: the policy admits the scripts by the hashes of these very bytes.
     return template.render(
-        page=build(plain_report, unread), policy=_policy(script), script=Markup(script), style=Markup(style)
+        page=build(plain_report, unread),
+        policy=_policy(script, explorer),
+        script=Markup(script),
+        explorer_script=Markup(explorer),
+        style=Markup(style),
     )
 
 
@@ -88,9 +92,10 @@ def _asset(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8").replace("\r\n", "\n")
 
 
-def _policy(script: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+def _policy(*scripts: str) -> str:
+    digests = [base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii") for script in scripts]
+    admitted = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:; "
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src {admitted}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )

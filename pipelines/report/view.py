@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .data import data
+from .explorer import explorer
 from .numbers import duration, is_number, memory
 from .parts import Cell, Marks, Table, cell
 from .results import results
@@ -28,6 +29,7 @@ def build(report: Mapping[str, Any], unread: Sequence[str]) -> dict[str, Any]:
         "data": data(report, marks),
         "training": training(report, marks),
         "samples": samples(report.get("samples") or [], marks),
+        "explorer": explorer(report, marks),
         "tables": _tables(report.get("tables") or []),
         "stages": _stages(report.get("stages") or []),
         "header": _header(report.get("header") or {}),
@@ -37,12 +39,14 @@ def build(report: Mapping[str, Any], unread: Sequence[str]) -> dict[str, Any]:
         "data": "Data",
         "training": "Training",
         "samples": "Samples",
+        "explorer": "Every item",
         "tables": "More figures",
         "stages": "Stages",
         "header": "Reproduce",
     }
     flags = [*(report.get("samples") or []), *(report.get("dropped_examples") or [])]
     view["has_flagged"] = any(item.get("flagged") or item.get("prompt_flagged") for item in flags)
+    view["has_flagged"] = view["has_flagged"] or bool(view["explorer"] and view["explorer"]["flagged"])
     view["nav"] = [(section, name) for section, name in names.items() if view[section]]
     return view
 
@@ -51,6 +55,7 @@ def _tables(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
     return [
         {
             "title": table["title"],
+            "folded": bool(table.get("folded")),
             "table": Table(
                 table.get("caption") or table["title"],
                 table["columns"],

@@ -1,0 +1,372 @@
+"""Ask several models several tasks, keep every answer, and go on where an earlier call stopped."""
+
+import gc
+import itertools
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..eval.compare import MUST_AGREE, Comparison, compare, holm_adjusted
+from ..eval.task import Ask, Task, TaskResult, read_result, write_result
+from ..toolkit.errors import DataError, ModelError, RunError, TunewellError
+from ..toolkit.files import read_json, sha256_file, write_json
+from ..toolkit.machine import hardware, source_state, versions
+from ..toolkit.stage import lock
+from .console import Console
+from .eval_units import NamedModel, Unit
+from .model_source import answering
+
+RECORD = "eval.json"
+SCHEMA_VERSION = 1
+PARTIAL = ".partial"
+MEASURED, FAILED = "measured", "failed"
+
+
+def run_evaluation(
+    models: Sequence[NamedModel],
+    tasks: Mapping[str, Task],
+    out: Path,
+    console: Console,
+    *,
+    argv: Sequence[str] = (),
+    again: bool = False,
+) -> dict[str, Any]:
+    """Measure every task on every model, except what the folder holds already.
+
+    A task that fails on one model is recorded with its reason and does not stop the others. What the folder holds of
+    other models and tasks stays in the record.
+
+    Args:
+        models: to be asked, the first of them the one that the others are held against.
+        tasks: by name.
+        out: folder; `eval.json` is the record, `MODEL/TASK.json` every answer.
+        console: shows progress.
+        argv: the command line, for the record.
+        again: replace results that were measured otherwise.
+
+    Returns:
+        what eval.json holds.
+
+    Raises:
+        RunError: the folder is in use, or holds results that were measured otherwise.
+        TunewellError: data or scorers that cannot be used.
+    """
+    units = [Unit(model, name, task) for model in models for name, task in tasks.items()]
+    with lock(out):
+        record = _record(out, argv)
+        known = {(row["model"], row["task"]): row for row in record["results"]}
+        if not again:
+            _refuse_conflicts(units, known, out)
+        todo = [unit for unit in units if not _is_done(unit, known, out)]
+        for unit in units:
+            if unit not in todo:
+                console.say(f"{unit.model.name}: {unit.task} was measured before, skipped")
+        asks = _prepared(todo, console)
+        _note_tasks(record, units)
+        for model in models:
+            mine = [unit for unit in todo if unit.model is model]
+            if mine:
+                _ask_model(model, mine, asks, record, out, console)
+        record["comparisons"] = _comparisons(record, out)
+        record["run"]["finished"] = True
+        write_json(out / RECORD, record)
+        _remove_empty(out / PARTIAL)
+        return record
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """Read the record of an evaluation.
+
+    Raises:
+        RunError: the folder holds none, or one of a later version.
+    """
+    if not (folder / RECORD).is_file():
+        raise RunError(f"{folder} has no {RECORD}, wanted the folder that `tunewell eval --out` wrote")
+    record: dict[str, Any] = read_json(folder / RECORD)
+    if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
+        raise RunError(
+            f"{folder / RECORD} is not of schema version {SCHEMA_VERSION}: read it with the tunewell that wrote it"
+        )
+    return record
+
+
+def results_of(record: Mapping[str, Any], folder: Path) -> dict[str, dict[str, TaskResult]]:
+    """Every measured result of a record with its answers, by model and task."""
+    found: dict[str, dict[str, TaskResult]] = {}
+    for row in record["results"]:
+        if row["status"] == MEASURED:
+            found.setdefault(row["model"], {})[row["task"]] = read_result(folder / row["file"])
+    return found
+
+
+def _record(out: Path, argv: Sequence[str]) -> dict[str, Any]:
+    earlier = read_evaluation(out) if (out / RECORD).is_file() else {}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": {
+            "created": _now(),
+            "tunewell": __version__,
+            "argv": list(argv) or sys.argv,
+            "source": source_state(),
+            "versions": versions(),
+            "hardware": hardware(),
+            "environment": {
+                name: os.environ[name] for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES") if name in os.environ
+            },
+            "finished": False,
+        },
+        "models": earlier.get("models", []),
+        "tasks": earlier.get("tasks", []),
+        "results": earlier.get("results", []),
+        "comparisons": [],
+        "warnings": [],
+    }
+
+
+def _is_done(unit: Unit, known: Mapping[tuple[str, str], Mapping[str, Any]], out: Path) -> bool:
+    row = known.get((unit.model.name, unit.task))
+    if row is None or row["status"] != MEASURED or row["fingerprint"] != unit.fingerprint:
+        return False
+    path = out / row["file"]
+    return path.is_file() and sha256_file(path) == str(row["sha256"])
+
+
+def _refuse_conflicts(units: Sequence[Unit], known: Mapping[tuple[str, str], Mapping[str, Any]], out: Path) -> None:
+    faults = []
+    for unit in units:
+        row = known.get((unit.model.name, unit.task))
+        if row is not None and row["status"] == MEASURED and row["fingerprint"] != unit.fingerprint:
+            faults.append(f"{unit.model.name}, {unit.task}: {_difference(row, unit)}")
+    if faults:
+        raise RunError(
+            f"{out} holds results that were measured otherwise:\n"
+            + "\n".join(f"  - {fault}" for fault in faults)
+            + "\nGive another --out, or --again to measure them anew in place of the old ones."
+        )
+
+
+def _difference(row: Mapping[str, Any], unit: Unit) -> str:
+    old, new = row["settings"], unit.tree
+    changed = [f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in sorted(old.keys() | new.keys())
+               if old.get(key) != new.get(key)]  # fmt: skip
+    if sorted(row["files"].values()) != sorted(unit.files.values()):
+        changed.append("a file that the task reads has changed")
+    if row["model_sha256"] != unit.model.as_json()["sha256"]:
+        changed.append("the model, or how it is held in memory, has changed")
+    return "; ".join(changed) or "the code of tunewell has changed"
+
+
+def _prepared(todo: Sequence[Unit], console: Console) -> dict[str, Ask]:
+    """Data and scorers of every task, read once, before any model is loaded."""
+    asks: dict[str, Ask] = {}
+    for unit in todo:
+        if unit.task not in asks:
+            console.say(f"reading what {unit.task} needs")
+            asks[unit.task] = unit.settings.prepare()
+    return asks
+
+
+def _note_tasks(record: dict[str, Any], units: Sequence[Unit]) -> None:
+    named = {unit.task: unit for unit in units}
+    record["tasks"] = [task for task in record["tasks"] if task["name"] not in named] + [
+        {
+            "name": name,
+            "about": (unit.settings.__doc__ or "").strip().split("\n")[0],
+            "settings": unit.tree,
+            "files": unit.files,
+            "headline": next(iter(unit.settings.labels)),
+            "labels": {key: vars(label) for key, label in unit.settings.labels.items()},
+        }
+        for name, unit in named.items()
+    ]
+
+
+def _ask_model(
+    model: NamedModel,
+    units: Sequence[Unit],
+    asks: Mapping[str, Ask],
+    record: dict[str, Any],
+    out: Path,
+    console: Console,
+) -> None:
+    console.say(model.name, style="bold")
+    stack, reason = None, ""
+    try:
+        stack = model.source.load()
+    except ModelError as error:
+        reason = str(error)
+    _put(record["models"], "name", model.as_json() | _held(stack))
+    for unit in units:
+        began = time.monotonic()
+        row = _row(unit)
+        if stack is None:
+            row |= {"status": FAILED, "reason": reason}
+        else:
+            row |= _measure(unit, stack, asks[unit.task], out, console)
+        row["seconds"] = round(time.monotonic() - began, 3)
+        record["results"] = [
+            one for one in record["results"] if (one["model"], one["task"]) != (row["model"], row["task"])
+        ] + [row]
+        write_json(out / RECORD, record)
+        if row["status"] == FAILED:
+            console.warn(f"{model.name}, {unit.task}: {row['reason']}")
+        else:
+            console.say(f"  {unit.task}: {row['seconds']:.0f} s")
+    del stack
+    _free_memory()
+
+
+def _measure(unit: Unit, stack: Any, ask: Ask, out: Path, console: Console) -> dict[str, Any]:
+    from ..toolkit.model.memory_faults import is_out_of_memory
+
+    kept = out / PARTIAL / unit.model.name / f"{unit.task}-{unit.fingerprint[:16]}.jsonl"
+    try:
+        with console.bar(f"{unit.model.name}: {unit.task}") as advance, answering(stack) as model:
+            result = ask(model, stack.tokenizer, progress=advance, kept=kept)
+    except TunewellError as error:
+        return {"status": FAILED, "reason": str(error)}
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return {"status": FAILED, "reason": "memory ran out: lower tokens_per_batch or batch_size of the task, or take "
+                                            "--quantization nf4"}  # fmt: skip
+    path = out / unit.model.name / f"{unit.task}.json"
+    write_result(result, path)
+    kept.unlink(missing_ok=True)  # every completion stands in the result now
+    return {
+        "status": MEASURED,
+        "reason": None,
+        "file": str(path.relative_to(out)),
+        "sha256": sha256_file(path),
+        "scores": {name: score.as_json() for name, score in result.scores.items()},
+        "items": len(result.items),
+        "details": result.details,
+    }
+
+
+def _row(unit: Unit) -> dict[str, Any]:
+    return {
+        "model": unit.model.name,
+        "task": unit.task,
+        "created": _now(),
+        "fingerprint": unit.fingerprint,
+        "model_sha256": unit.model.as_json()["sha256"],
+        "settings": unit.tree,
+        "files": unit.files,
+        "file": None,
+        "sha256": None,
+        "scores": {},
+        "items": 0,
+        "details": {},
+    }
+
+
+def _held(stack: Any) -> dict[str, Any]:
+    """How a loaded model really is held, and with which tokenizer; nothing for one that could not be loaded."""
+    if stack is None:
+        return {"loaded": None}
+    from ..toolkit.files import sha256_of
+
+    base, tokenizer = stack.base, stack.tokenizer
+    template = getattr(tokenizer, "chat_template", None)
+    return {
+        "loaded": {
+            "class": type(base).__name__,
+            "parameters": sum(one.numel() for one in base.parameters()),
+            "dtype": str(base.dtype).removeprefix("torch."),
+            "device": str(base.device),
+            "commit": getattr(base.config, "_commit_hash", None),
+            "vocabulary": len(tokenizer),
+            "chat_template_sha256": sha256_of(template) if template else None,
+        }
+    }
+
+
+def _comparisons(record: Mapping[str, Any], out: Path) -> list[dict[str, Any]]:
+    """Paired differences of every figure between every two models; the headlines of a pair are adjusted together."""
+    measured = results_of(record, out)
+    labels = {task["name"]: list(task["labels"]) for task in record["tasks"]}
+    order = [model["name"] for model in record["models"] if model["name"] in measured]
+    found: list[dict[str, Any]] = []
+    for first, second in itertools.combinations(order, 2):
+        rows: list[Comparison] = []
+        for task in measured[first]:
+            if task in measured[second] and are_alike(measured[first][task], measured[second][task]):
+                rows += compare(measured[first][task], measured[second][task])
+        heads = [row for task in measured[first] if (row := _head(rows, task, labels.get(task, []))) is not None]
+        adjusted = {(row.task, row.metric): row.p_holm for row in holm_adjusted(heads)}
+        found += [
+            {"from": first, "to": second} | row.as_json() | {"p_holm": adjusted.get((row.task, row.metric))}
+            for row in rows
+        ]
+    return found
+
+
+def _head(rows: Sequence[Comparison], task: str, labels: Sequence[str]) -> Comparison | None:
+    """The comparison that stands for a task: that of the first labelled figure that has one."""
+    mine = {row.metric: row for row in rows if row.task == task}
+    return next((mine[name] for name in labels if name in mine), None)
+
+
+def are_alike(first: TaskResult, second: TaskResult) -> bool:
+    """Whether two results of one task were measured in the same way on some of the same items."""
+    if any(first.details.get(key) != second.details.get(key) for key in MUST_AGREE):
+        return False
+    return bool({item["id"] for item in first.items} & {item["id"] for item in second.items})
+
+
+def _put(rows: list[dict[str, Any]], key: str, row: dict[str, Any]) -> None:
+    """Replace the row of the same key where it stands, or add it."""
+    for index, one in enumerate(rows):
+        if one[key] == row[key]:
+            rows[index] = row
+            return
+    rows.append(row)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove the folders of unfinished work that hold none any more."""
+    for path in sorted(folder.rglob("*"), reverse=True) if folder.is_dir() else ():
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def failures(record: Mapping[str, Any], models: Sequence[NamedModel], tasks: Mapping[str, Task]) -> list[str]:
+    """What this call asked for and did not get, each with its reason."""
+    asked = {(model.name, task) for model in models for task in tasks}
+    return [
+        f"{row['model']}, {row['task']}: {row['reason']}"
+        for row in record["results"]
+        if row["status"] == FAILED and (row["model"], row["task"]) in asked
+    ]
+
+
+def require_results(record: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a record without any figure.
+
+    Raises:
+        DataError: nothing in it was measured.
+    """
+    if not any(row["status"] == MEASURED for row in record["results"]):
+        raise DataError(
+            f"{folder / RECORD} holds no measured result: run `tunewell eval` again after mending the faults"
+        )
