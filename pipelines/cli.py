@@ -11,7 +11,9 @@ from .. import __version__
 from ..toolkit.errors import RunError, TunewellError
 from ..toolkit.files import DISK_FULL
 from .commands.calibrate import calibrate
+from .commands.chat import chat
 from .commands.eval import evaluate
+from .commands.export import export
 from .commands.recipes import recipes
 from .commands.report import report
 from .commands.run import run, up_to
@@ -47,6 +49,8 @@ app.command("ppo", help="Run a recipe up to PPO, without the evaluation.")(up_to
 app.command()(report)
 app.command()(calibrate)
 app.command("eval")(evaluate)
+app.command()(export)
+app.command()(chat)
 app.command()(recipes)
 app.add_typer(toxicity, name="toxicity")
 
