@@ -14,6 +14,7 @@ from .commands.calibrate import calibrate
 from .commands.chat import chat
 from .commands.eval import evaluate
 from .commands.export import export
+from .commands.filter import filter_corpus
 from .commands.recipes import recipes
 from .commands.report import report
 from .commands.run import run, up_to
@@ -47,6 +48,7 @@ app.command("sft", help="Run a recipe up to supervised fine-tuning.")(up_to("sft
 app.command("reward", help="Run a recipe up to the reward model.")(up_to("reward"))
 app.command("ppo", help="Run a recipe up to PPO, without the evaluation.")(up_to("ppo"))
 app.command()(report)
+app.command("filter", no_args_is_help=True)(filter_corpus)
 app.command()(calibrate)
 app.command("eval")(evaluate)
 app.command()(export)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -54,6 +54,17 @@ class Console:
                 yield advance
         else:
             yield self._lines(title)
+
+    @contextmanager
+    def working(self, title: str) -> Iterator[Callable[[str], None]]:
+        """Show that something of unknown length goes on; call what it yields to say what."""
+        if self.is_quiet:
+            yield lambda text: None
+        elif self._rich.is_terminal:
+            with self._rich.status(f"  {title}") as status:
+                yield lambda text: status.update(f"  {text}")
+        else:
+            yield lambda text: self.say(f"  {text}")
 
     @contextmanager
     def _live_bar(self, title: str) -> Iterator[Advance]:

@@ -21,7 +21,7 @@ from .row_shapes import RowShape, require_columns
 
 __all__ = [
     "HHPairs", "HHReason", "RowShape", "hh_pair", "parse_hh", "parse_hh_rows", "read_rows", "require_columns",
-    "write_rows",
+    "write_rows", "zstd_chunks",
 ]  # fmt: skip
 
 Row = dict[str, Any]
@@ -54,10 +54,10 @@ def read_rows(source: str | Path, *, split: str = "train", limit: int | None = N
             rows = _read_folder(path, split, limit)
         elif path.exists():
             rows = list(islice(_rows_of_file(path), limit))
-        elif isinstance(source, str) and _is_hub_id(source):
+        elif isinstance(source, str) and is_hub_id(source):
             rows = _read_hub(source, split, limit)
         else:
-            raise DataError(f"{path} does not exist. {_nearest(path)}")
+            raise DataError(f"{path} does not exist. {nearest(path)}")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}. Give the path of a readable file.") from error
     if not rows:
@@ -92,7 +92,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
-def _is_hub_id(source: str) -> bool:
+def is_hub_id(source: str) -> bool:
     """Whether a name that is no file here can be one of the hub, and not a mistyped file."""
     path = Path(source)
     looks_local = path.parent.is_dir() if "/" in source else bool(path.suffix)
@@ -211,7 +211,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _raw_lines(path: Path) -> Iterator[bytes]:
     if path.suffix.lower() == ".zst":
-        yield from _split_lines(_zstd_chunks(path))
+        yield from _split_lines(zstd_chunks(path))
         return
     with _open(path) as file:
         try:
@@ -224,14 +224,19 @@ def _open(path: Path) -> IO[bytes]:
     return io.BufferedReader(gzip.GzipFile(path)) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
-def _zstd_chunks(path: Path) -> Iterator[bytes]:
+def zstd_chunks(path: Path, size: int = CHUNK) -> Iterator[bytes]:
+    """Unpack a zstd file, `size` bytes of it at a time.
+
+    Raises:
+        DataError: the file is damaged or cut short; what could be unpacked has been yielded by then.
+    """
     # The stream reader of the zstandard package takes the end of a file cut short for its end; this tells them apart.
     import zstandard
 
     frame = None  # the decompressor of a frame that has begun and not ended
     try:
         with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
+            while chunk := file.read(size):
                 while chunk:
                     frame = frame or zstandard.ZstdDecompressor().decompressobj()
                     yield frame.decompress(chunk)
@@ -254,7 +259,7 @@ def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _read_folder(path: Path, split: str, limit: int | None) -> list[Row]:
     if not any(entry.is_file() for entry in path.rglob("*")):
-        raise DataError(f"the folder {path} holds no files; wanted a data set. {_nearest(path)}")
+        raise DataError(f"the folder {path} holds no files; wanted a data set. {nearest(path)}")
     is_saved = (path / "state.json").exists() or (path / "dataset_dict.json").exists()
     return _read_with_datasets(str(path), split, limit, is_saved=is_saved)
 
@@ -263,7 +268,7 @@ def _read_hub(name: str, split: str, limit: int | None) -> list[Row]:
     try:
         return _read_with_datasets(name, split, limit, is_saved=False)
     except DataError as error:
-        raise DataError(f"{error} If a file was meant: {Path(name)} does not exist. {_nearest(Path(name))}") from error
+        raise DataError(f"{error} If a file was meant: {Path(name)} does not exist. {nearest(Path(name))}") from error
 
 
 def _read_with_datasets(name: str, split: str, limit: int | None, *, is_saved: bool) -> list[Row]:
@@ -284,7 +289,7 @@ def _read_with_datasets(name: str, split: str, limit: int | None, *, is_saved: b
         ) from error
 
 
-def _nearest(path: Path) -> str:
+def nearest(path: Path) -> str:
     """Where one could have meant to go: the nearest name in the folder, or what stands there."""
     folder = path.parent
     if not folder.is_dir():

@@ -1,0 +1,204 @@
+"""What a user names as input becomes a list of sources: files, the files of folders, data sets, standard input."""
+
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ...toolkit.data.rows import is_hub_id, nearest
+from ...toolkit.errors import DataError, SettingsError
+from ...toolkit.files import atomic_writer
+from .units import Kind, Source
+
+SUFFIXES: dict[tuple[str, ...], Kind] = {
+    (".jsonl",): "jsonl", (".ndjson",): "jsonl", (".json",): "jsonl",
+    (".jsonl", ".gz"): "gz", (".ndjson", ".gz"): "gz", (".json", ".gz"): "gz",
+    (".jsonl", ".zst"): "zst", (".ndjson", ".zst"): "zst", (".json", ".zst"): "zst",
+    (".parquet",): "parquet",
+}  # fmt: skip
+STDIN = "-"
+STDIN_FILE = "stdin.jsonl"
+SAVED = ("state.json", "dataset_dict.json")
+EDGE = 64 << 10
+"Bytes at either end of a file that tell, with its size and time, whether it has changed."
+
+
+def find_sources(inputs: Sequence[str], out: Path, *, split: str = "train", stdin: Path | None = None) -> list[Source]:
+    """Find out what the inputs are.
+
+    Args:
+        inputs: files, folders, ids of the hub, or `-` for standard input.
+        out: the output folder, which may not lie in an input folder.
+        split: of data sets.
+        stdin: where standard input was put by `keep_stdin`.
+
+    Returns:
+        at least one source, the files of a folder in the order of their names.
+
+    Raises:
+        SettingsError: every input that cannot be used, with the reason.
+    """
+    faults: list[str] = []
+    found: list[Source] = []
+    for given in inputs:
+        try:
+            found += _sources_of(given, out, split, stdin)
+        except DataError as error:
+            faults.append(str(error))
+    seen: dict[str, str] = {}
+    for source in found:
+        if source.path in seen and source.kind != "dataset":
+            faults.append(f"{source.name} is given twice. Name it once")
+        seen[source.path] = source.name
+    if not inputs:
+        faults.append("got no input, wanted files, folders, an id of the hub, or - for standard input")
+    if faults:
+        raise SettingsError(faults, "the inputs")
+    return found
+
+
+def keep_stdin(folder: Path, stream: BinaryIO | None = None) -> Path:
+    """Write standard input to a file, so that several workers can read it."""
+    path = folder / STDIN_FILE
+    source = stream or sys.stdin.buffer
+    with atomic_writer(path) as file:
+        while chunk := source.read(1 << 20):
+            file.write(chunk)
+    return path
+
+
+def _sources_of(given: str, out: Path, split: str, stdin: Path | None) -> Iterator[Source]:
+    path = Path(given).expanduser()
+    if given == STDIN:
+        if stdin is None:
+            raise DataError("standard input was not kept")
+        yield _file(stdin, "stdin", "jsonl", has_time=False)
+    elif path.is_dir():
+        yield from _folder(given, path, out, split)
+    elif path.exists():
+        yield _file(path, given, kind_of(path))
+    elif is_hub_id(given):
+        yield _dataset(given, given, split)
+    else:
+        raise DataError(f"{given} does not exist. {nearest(path)}")
+
+
+def kind_of(path: Path) -> Kind:
+    """Tell by its name how a file is read.
+
+    Raises:
+        DataError: its name says nothing that is known.
+    """
+    kind = _kind_or_none(path)
+    if kind is None:
+        wanted = ", ".join("".join(suffixes) for suffixes in SUFFIXES)
+        raise DataError(f"{path}: got a {path.suffix or 'nameless'} file, wanted one of {wanted}. Convert or rename it")
+    return kind
+
+
+def _kind_or_none(path: Path) -> Kind | None:
+    suffixes = tuple(suffix.lower() for suffix in path.suffixes)
+    return SUFFIXES.get(suffixes[-2:], SUFFIXES.get(suffixes[-1:]))
+
+
+def _folder(given: str, path: Path, out: Path, split: str) -> Iterator[Source]:
+    if out.resolve().is_relative_to(path.resolve()):
+        raise DataError(f"the output folder {out} lies in the input folder {given}, so that a second run would read it")
+    if any((path / name).is_file() for name in SAVED):
+        yield _dataset(given, str(path.resolve()), split)
+        return
+    # Hidden files and folders belong to programs: caches, checkpoints.
+    files = [
+        file
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    ]
+    readable = [file for file in files if _kind_or_none(file)]
+    if readable:
+        for file in readable:
+            yield _file(file, str(Path(given) / file.relative_to(path)), kind_of(file))
+    elif files:
+        yield _dataset(given, str(path.resolve()), split)
+    else:
+        raise DataError(f"the folder {given} holds no files, wanted files of rows. {nearest(path)}")
+
+
+def _file(path: Path, name: str, kind: Kind, *, has_time: bool = True) -> Source:
+    try:
+        size, identity = path.stat().st_size, state_of(path) if has_time else _whole(path)
+    except OSError as error:
+        raise DataError(f"cannot read {name}: {error.strerror}. Give the path of a readable file") from error
+    groups = _row_groups(path, name) if kind == "parquet" else 0
+    return Source(
+        name=name,
+        path=str(path.resolve()),
+        kind=kind,
+        size=size,
+        parts=groups,
+        identity=identity,
+    )
+
+
+def state_of(path: Path) -> str:
+    """Hash what tells that a file has changed, without reading all of it: size, time, both ends."""
+    state = path.stat()
+    return hashlib.sha256(f"{state.st_size} {state.st_mtime_ns} {_edges(path, state.st_size)}".encode()).hexdigest()
+
+
+def _edges(path: Path, size: int) -> str:
+    """Hash both ends of a file."""
+    with path.open("rb") as file:
+        head = file.read(EDGE)
+        file.seek(max(0, size - EDGE))
+        return hashlib.sha256(head + file.read(EDGE)).hexdigest()
+
+
+def _whole(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def _row_groups(path: Path, name: str) -> int:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return int(parquet.read_metadata(path).num_row_groups)
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{name} is damaged or not Parquet: {error}. Write or fetch it again") from error
+
+
+def _dataset(name: str, path: str, split: str) -> Source:
+    data = open_dataset(path, split)
+    return Source(
+        name=name,
+        path=path,
+        kind="dataset",
+        size=max(int(getattr(data, "size_in_bytes", None) or data.data.nbytes), 1),
+        parts=len(data),
+        identity=str(data._fingerprint),
+        split=split,
+    )
+
+
+def open_dataset(path: str, split: str) -> Any:
+    """Open a data set of the hub, or a folder, through `datasets`: memory-mapped, so that rows are read where wanted.
+
+    Raises:
+        DataError: it cannot be loaded, or has no such split.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        if any((Path(path) / name).is_file() for name in SAVED):
+            loaded = datasets.load_from_disk(path)
+            return loaded[split] if isinstance(loaded, dict) else loaded
+        return datasets.load_dataset(path, split=split)
+    except Exception as error:  # the library raises all kinds, from its own to those of the network
+        problem = f"{type(error).__name__}: {error}".strip()
+        raise DataError(
+            f"cannot read the split {split!r} of {path} ({problem}). Give a file, a folder, or the id of a data set of "
+            "the hub, and one of its splits with --split"
+        ) from error

@@ -1,0 +1,67 @@
+"""How far a filter run is: megabytes read, rows a second, the share dropped so far, the time left."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ..console import Advance, Console
+from ..report.numbers import duration
+from .plan import Plan
+
+MEGABYTE = 1_000_000
+
+
+class RunProgress:
+    """Counts bytes as workers read them, and rows as units are done.
+
+    Args:
+        advance: moves the bar.
+        total: bytes of the whole corpus.
+        before: bytes of the units that were done earlier.
+    """
+
+    def __init__(self, advance: Advance, total: int, before: int) -> None:
+        self._advance, self._total, self._before = advance, total, before
+        self._began = time.monotonic()
+        self._bytes = 0
+        self._counted = {"read": 0, "dropped": 0, "bytes": 0}
+
+    def __call__(self, n_bytes: int) -> None:
+        """Tell that so many bytes more have been read."""
+        self._bytes += n_bytes
+        self._show()
+
+    def count(self, record: Mapping[str, Any]) -> None:
+        """Take the sums of a unit that is done."""
+        for segment in record["segments"]:
+            for name in self._counted:
+                self._counted[name] += segment[name]
+        self._show()
+
+    def _show(self) -> None:
+        seconds = time.monotonic() - self._began
+        # Engines that tell nothing between units are shown by the units alone.
+        done = max(self._bytes, self._counted["bytes"])
+        read = self._counted["read"]
+        parts = []
+        if read and seconds > 0:
+            rows = read / max(self._counted["bytes"], 1) * done
+            parts += [f"{rows / seconds:,.0f} rows/s", f"{self._counted['dropped'] / read:.1%} dropped"]
+        left = self._total - self._before - done
+        if done and left > 0:
+            parts.append(f"{duration(left / done * seconds)} left")
+        whole = min(self._before + done, self._total)
+        # A compressed file unpacks to more bytes than it has.
+        self._advance(whole // MEGABYTE, max(self._total // MEGABYTE, 1), "MB  " + ", ".join(parts))
+
+
+@contextmanager
+def progress_bar(
+    console: Console, title: str, plan: Plan, done_before: Mapping[int, Mapping[str, Any]]
+) -> Iterator[RunProgress]:
+    """Show a bar over the judging of all units."""
+    total = sum(unit.weight for unit in plan.units)
+    before = sum(plan.units[number].weight for number in done_before)
+    with console.bar(title) as advance:
+        yield RunProgress(advance, total, before)

@@ -1,0 +1,99 @@
+"""The score store: every value that filters measured on every row, in columns."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...filters.base import Verdict
+
+Floats = NDArray[np.float64]
+
+KEPT = -1
+"In place of the number of the filter that dropped a row."
+SPARSE = ("span_start", "span_end", "matched", "marks")
+
+
+class ScoreColumns:
+    """Gathers the verdicts of one filter as columns; what few verdicts have is kept for those rows alone."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._pieces: dict[str, list[tuple[int, Floats]]] = {}
+        self._rare: list[tuple[int, int | None, int | None, str | None, str | None]] = []
+
+    def add(self, verdicts: Sequence[Verdict]) -> None:
+        """Take the verdicts on the next rows."""
+        # Filters repeat the verdict that most rows get, so most questions are asked of few objects.
+        distinct = {id(verdict): verdict for verdict in verdicts}.values()
+        # None, which is "not measured", becomes NaN here.
+        self._put("score", [verdict.score for verdict in verdicts])
+        for name in {name for verdict in distinct for name in verdict.measures}:
+            self._put(name, [verdict.measures.get(name) for verdict in verdicts])
+        if any(map(_says_more, distinct)):
+            for index, verdict in enumerate(verdicts, start=self.n):
+                if _says_more(verdict):
+                    start, end = verdict.span or (None, None)
+                    marks = " ".join(verdict.marks)
+                    self._rare.append((index, start, end, verdict.matched or None, marks or None))
+        self.n += len(verdicts)
+
+    def _put(self, name: str, values: Sequence[float | None]) -> None:
+        self._pieces.setdefault(name, []).append((self.n, np.array(values, dtype=np.float64)))
+
+    def columns(self) -> dict[str, Any]:
+        """Arrays by name: `score`, each measure (NaN: not measured), and what a verdict says beside them."""
+        lists: dict[str, list[Any]] = {name: [None] * self.n for name in SPARSE}
+        for index, *values in self._rare:
+            for name, value in zip(SPARSE, values, strict=True):
+                lists[name][index] = value
+        return {name: self._filled(name) for name in ("score", *self.measures)} | lists
+
+    @property
+    def measures(self) -> list[str]:
+        """The names of all measures."""
+        return sorted(self._pieces.keys() - {"score"})
+
+    def ranges(self) -> dict[str, list[float]]:
+        """Smallest and largest value of each measure that has any."""
+        found = {}
+        for name in self.measures:
+            values = self._filled(name)
+            known = values[~np.isnan(values)]
+            if len(known):
+                found[name] = [float(known.min()), float(known.max())]
+        return found
+
+    def _filled(self, name: str) -> Floats:
+        values = np.full(self.n, np.nan)
+        for start, piece in self._pieces.get(name, ()):
+            values[start : start + len(piece)] = piece
+        return values
+
+
+def _says_more(verdict: Verdict) -> bool:
+    return verdict.span is not None or bool(verdict.matched) or bool(verdict.marks)
+
+
+def write_staged(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write columns of equal length as an Arrow file, as fast as they can be written."""
+    import pyarrow as pa
+
+    types = {"span_start": pa.int64(), "span_end": pa.int64(), "matched": pa.string(), "marks": pa.string()}
+    arrays = {
+        name: pa.array(values, type=types.get(name.rpartition(".")[2]) if isinstance(values, list) else None)
+        for name, values in columns.items()
+    }
+    table = pa.table(arrays)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def read_staged(path: Path) -> Any:
+    """Read what `write_staged` wrote, as a table that lies in the file."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()
