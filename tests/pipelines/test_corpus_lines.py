@@ -1,4 +1,5 @@
 import gzip
+import itertools
 import random
 
 import pytest
@@ -25,9 +26,7 @@ def test_ranges_of_any_size_give_every_line_once_at_its_place(tmp_path, monkeypa
     path.write_bytes(text)
     cuts = sorted(rng.sample(range(len(text) + 1), min(len(text) + 1, rng.randint(0, 6))))
     edges = [0, *cuts, len(text)]
-    blocks = [
-        block for start, end in zip(edges, edges[1:], strict=False) for block in all_lines(path, start=start, end=end)
-    ]
+    blocks = [block for start, end in itertools.pairwise(edges) for block in all_lines(path, start=start, end=end)]
     if text.endswith(b"\n") or not text:
         expected = text.split(b"\n")[:-1]
     else:
