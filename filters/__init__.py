@@ -19,6 +19,7 @@ from .contamination_report import ContaminationReport
 from .duplicates import ExactDuplicateFilter, NearDuplicateFilter
 from .matching import Pattern
 from .normalise import fold, fold_with_offsets
+from .personal_data import PersonalDataFilter, PersonalDatum, Redacted, find_personal_data, redact
 from .phrase_file import Axis, dump_phrases, load_phrases, with_thresholds
 from .row_text import RowReader, RowText
 from .rules import LengthFilter, RepetitionFilter
@@ -47,6 +48,9 @@ __all__ = [
     "Outcome",
     "Overlap",
     "Pattern",
+    "PersonalDataFilter",
+    "PersonalDatum",
+    "Redacted",
     "Repeats",
     "RepetitionFilter",
     "RowReader",
@@ -57,11 +61,13 @@ __all__ = [
     "compare",
     "decide",
     "dump_phrases",
+    "find_personal_data",
     "fold",
     "fold_with_offsets",
     "load_phrases",
     "outcome_at",
     "read_benchmarks",
+    "redact",
     "threshold_for_precision",
     "threshold_for_rate",
     "threshold_for_recall",

@@ -155,6 +155,7 @@ BUILDERS: dict[str, Callable[[FilterSettings, FilterModel], AnyFilter | None]] =
     "contamination": _contamination,
     "length": lambda settings, model: settings.length,
     "repetition": lambda settings, model: settings.repetition,
+    "personal_data": lambda settings, model: settings.personal_data,
     "toxicity": _toxicity,
     "trigger_likelihood": _trigger_or_none,
     "exact_duplicate": _exact,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..filters.duplicates import NearDuplicateFilter
+from ..filters.personal_data import PersonalDataFilter
 from ..filters.rules import LengthFilter, RepetitionFilter
 from ..toolkit.settings.reading import setting
 
@@ -31,6 +32,8 @@ class FilterSettings:
     benchmark_ngram: int = setting(13, low=1, unit="words")
     """A row that shares so many words in a row with an item gives it away; shorter texts of an item, down to 8 words,
     do when they are there whole."""
+    personal_data: PersonalDataFilter | None = None
+    """Rows with e-mail addresses, phone, card or IP numbers."""
     toxicity: str | None = None
     """A toxicity scorer: `tfidf:FOLDER`, `wordlist:FILE`, `hf:FOLDER#LABEL` or `detoxify:CHECKPOINT@SHA256`."""
     toxicity_threshold: float = setting(0.5, low=0, high=1, unit="score")
