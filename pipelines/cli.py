@@ -15,6 +15,7 @@ from .commands.chat import chat
 from .commands.eval import evaluate
 from .commands.export import export
 from .commands.filter import filter_corpus
+from .commands.collect import collect
 from .commands.recipes import recipes
 from .commands.report import report
 from .commands.run import run, up_to
@@ -55,6 +56,7 @@ app.command()(export)
 app.command()(chat)
 app.command()(recipes)
 app.add_typer(toxicity, name="toxicity")
+app.add_typer(collect, name="collect")
 
 
 def main() -> None:
