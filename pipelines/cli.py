@@ -12,10 +12,10 @@ from ..toolkit.errors import RunError, TunewellError
 from ..toolkit.files import DISK_FULL
 from .commands.calibrate import calibrate
 from .commands.chat import chat
+from .commands.collect import collect
 from .commands.eval import evaluate
 from .commands.export import export
 from .commands.filter import filter_corpus
-from .commands.collect import collect
 from .commands.recipes import recipes
 from .commands.report import report
 from .commands.run import run, up_to
