@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..toolkit.errors import DataError
 from ..toolkit.files import write_json
+from ..toolkit.mitigations.settings import OFF, MitigationSettings
 from ..toolkit.settings.base import BaseSettings
 from ..toolkit.settings.reading import setting
 from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Advance, Console
+from .mitigate import erasing
 from .sets import Row, read_set
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ def run_eval(
     console: Console,
     before: Artifacts,
     folder: Path,
+    mitigations: MitigationSettings = OFF,
 ) -> Outcome:
     """Ask every model every task, compare the models pair by pair, and keep every answer.
 
@@ -94,12 +97,14 @@ def run_eval(
             stack.load(name, path)
     examination = Examination(settings, stack, before.data, seed, questions, folder)
     tasks, missing = examination.tasks()
+    treated = erasing(mitigations.erase, stack, before.data, seed, folder)
     measured: dict[str, dict[str, TaskResult]] = {}
     for model in ["base", *(name for name in ("sft", "ppo") if adapters[name] is not None)]:
         measured[model] = {}
         for task, ask in tasks.items():
-            with console.bar(f"{model}: {task}") as advance:
-                measured[model][task] = ask(None if model == "base" else model, advance)
+            adapter = None if model == "base" else model
+            with console.bar(f"{model}: {task}") as advance, treated(adapter):
+                measured[model][task] = ask(adapter, advance)
             write_result(measured[model][task], folder / model / f"{task}.json")
     write_json(folder / "not_measured.json", missing)
     write_json(folder / "comparisons.json", _comparisons(measured, seed))

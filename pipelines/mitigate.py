@@ -1,16 +1,17 @@
 """Harm mitigations of a recipe, made ready for a stage's trainer."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..toolkit.data.row_shapes import require_columns
 from ..toolkit.data.rows import read_rows
 from ..toolkit.errors import DataError
-from ..toolkit.mitigations.settings import MitigationSettings, StageName
+from ..toolkit.mitigations.settings import EraseSettings, MitigationSettings, StageName
 from ..toolkit.mitigations.word_pairs import read_pairs, token_pairs, word_token
 from ..toolkit.model.sequences import sequence_ids
+from ..toolkit.model.tokens import encode_plain, start_ids
 from ..toolkit.stage import Artifacts
 from .sets import read_set
 from .training import Row, window
@@ -18,9 +19,11 @@ from .training import Row, window
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+    from ..toolkit.mitigations.erasure import Eraser
     from ..toolkit.mitigations.loss_terms import LossTerm
     from ..toolkit.mitigations.objectives import Unwanted
     from ..toolkit.mitigations.word_pairs import TokenPairs
+    from ..toolkit.model.stack import ModelStack
 
 
 class Treatment:
@@ -172,8 +175,6 @@ class Treatment:
         return [(a, b) for a, b in both if max(len(a), len(b)) <= limit]
 
     def _protected(self, model: Any, tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
-        from ..toolkit.model.tokens import encode_plain, start_ids
-
         protect = self.settings.protect
         if protect.texts is not None:
             rows = read_rows(Path(protect.texts), limit=protect.limit)
@@ -193,6 +194,78 @@ class Treatment:
         if left_out := len(encoded) - len(fitting):
             self._warnings.append(f"{left_out} texts of more than {longest} tokens are not protected.")
         return fitting
+
+
+def erasing(
+    settings: EraseSettings, stack: "ModelStack", data: Path | None, seed: int, folder: Path
+) -> Callable[[str | None], AbstractContextManager[Any]]:
+    """For each adapter, a context in which the concept is erased from what the output layer reads.
+
+    The bare base is left as it is, to be compared with. Each adapter gets an eraser of its own, which is kept in the
+    folder as `eraser-NAME.safetensors`.
+    """
+    erasers: dict[str, Eraser] = {}
+
+    def context(adapter: str | None) -> AbstractContextManager[Any]:
+        if adapter is None or settings.strength == 0:
+            return nullcontext()
+        from ..toolkit.mitigations.decoding import erased
+
+        if adapter not in erasers:
+            with stack.using(adapter) as model:
+                erasers[adapter] = fitted_eraser(settings, model, stack.tokenizer, data, seed)
+            erasers[adapter].save(folder / f"eraser-{adapter}.safetensors")
+        return erased(stack.base, erasers[adapter], settings.strength)
+
+    return context
+
+
+def fitted_eraser(
+    settings: EraseSettings, model: Any, tokenizer: "PreTrainedTokenizerBase", data: Path | None, seed: int
+) -> "Eraser":
+    """Fit an eraser on what the output layer of a model reads in texts of two kinds.
+
+    Raises:
+        DataError: there are no texts, or of one kind only.
+    """
+    from torch import cat, tensor
+
+    from ..toolkit.mitigations.decoding import head_inputs
+    from ..toolkit.mitigations.erasure import fit_inlp, fit_leace
+
+    longest = window(model, None)
+    pairs = [(ids, start, label) for ids, start, label in _labelled(settings, tokenizer, data) if len(ids) <= longest]
+    if {label for _, _, label in pairs} != {0, 1}:
+        raise DataError(
+            f"mitigations.erase: {len(pairs)} texts fit the window and have the labels "
+            f"{sorted({label for _, _, label in pairs})}, wanted some of 0 and of 1: give mitigations.erase.texts=FILE"
+        )
+    states = head_inputs(model, [ids for ids, _, _ in pairs])
+    # What predicts the tokens of the text: the state before its first one up to that before its last one.
+    kept = [one[start - 1 : -1] for one, (_, start, _) in zip(states, pairs, strict=True)]
+    labels = tensor([label for one, (_, _, label) in zip(kept, pairs, strict=True) for _ in one])
+    if settings.method == "leace":
+        return fit_leace(cat(kept), labels)
+    return fit_inlp(cat(kept), labels, seed=seed).eraser
+
+
+def _labelled(
+    settings: EraseSettings, tokenizer: "PreTrainedTokenizerBase", data: Path | None
+) -> list[tuple[list[int], int, int]]:
+    """Token ids of each text, where what counts of it begins, and its label."""
+    if settings.texts is not None:
+        rows = read_rows(Path(settings.texts).expanduser(), limit=settings.limit)
+        if missing := {"text", "label"} - set(rows[0]):
+            raise DataError(f"{settings.texts}: the first row lacks {', '.join(sorted(missing))}")
+        start = start_ids(tokenizer)
+        return [([*start, *encode_plain(tokenizer, row["text"])], 1, int(row["label"])) for row in rows]
+    comparisons = read_set(data, "comparisons")[: settings.limit // 2] if data else []
+    found = []
+    for row in comparisons:
+        for label, side in enumerate(("chosen", "rejected")):
+            prompt, rest = split_ids(row["prompt"], row[side], tokenizer)
+            found.append(([*prompt, *rest], len(prompt), label))
+    return found
 
 
 def split_ids(prompt: Any, completion: Any, tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:

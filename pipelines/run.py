@@ -169,9 +169,9 @@ def _stages(recipe: Recipe, console: Console) -> list[Stage]:
         ),
         "eval": Stage(
             name="eval",
-            settings=shared | {"eval": to_tree(recipe.eval)},
-            inputs=input_hashes([questions] if questions else []),
-            run=partial(run_eval, recipe.eval, base, seed, questions, console),
+            settings=shared | treated | {"eval": to_tree(recipe.eval)},
+            inputs=input_hashes([questions] if questions else []) | treatments,
+            run=partial(run_eval, recipe.eval, base, seed, questions, console, mitigations=recipe.mitigations),
         ),
     }
     return [every[name] for name in recipe.stages]

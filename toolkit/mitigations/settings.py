@@ -111,6 +111,26 @@ class AugmentSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EraseSettings:
+    """Erase a concept from what the output layer reads while SFT and PPO are evaluated; no training."""
+
+    strength: float = setting(0.0, low=0, high=1)
+    """Share of the concept that is taken out; 0 is off."""
+    method: Literal["leace", "inlp"] = "leace"
+    """`leace` changes least (https://arxiv.org/abs/2306.03819), `inlp` removes many more directions
+    (https://arxiv.org/abs/2004.07667)."""
+    texts: str | None = None
+    """File of rows with `text` and `label` (0 or 1), what is to be erased; null takes chosen and rejected sides of the
+    run's comparisons."""
+    limit: int = setting(500, low=10, unit="texts")
+    """Texts that are read, the first ones."""
+
+    def faults(self) -> list[str]:
+        """A file that is not there."""
+        return missing_file("texts", self.texts)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MitigationSettings:
     """Harm mitigations, all off by default: with strength zero a run is the untreated one, bit for bit."""
 
@@ -127,6 +147,8 @@ class MitigationSettings:
     """Penalties on word embeddings and states."""
     augment: AugmentSettings = AugmentSettings()
     """Counterfactual rows."""
+    erase: EraseSettings = EraseSettings()
+    """Null-space projection of representations at decoding."""
 
     def faults(self) -> list[str]:
         """A missing file, and mitigations that exclude each other."""
@@ -140,7 +162,7 @@ class MitigationSettings:
 
     def files(self) -> list[Path]:
         """The files that the settings name."""
-        named = (self.pairs, self.protect.texts, self.unlikelihood.texts, self.embeddings.neutral)
+        named = (self.pairs, self.protect.texts, self.unlikelihood.texts, self.embeddings.neutral, self.erase.texts)
         return [Path(name).expanduser() for name in named if name is not None]
 
 
