@@ -121,7 +121,8 @@ class Difference:
     se: float | None
     """Standard error."""
     p: float | None
-    """Two-sided bootstrap p-value: below 0.05 exactly where the interval leaves out zero, up to rounding."""
+    """Two-sided bootstrap p-value: below 0.05 where the interval leaves out zero, up to rounding; never below what the
+    signs of so few groups could show (2 · 0.5^groups), which the bootstrap of a handful would undercut."""
     n_pairs: int
     """Pairs in which both have a value."""
     unscored: int
@@ -173,7 +174,8 @@ def paired_difference(
     deltas = means_after - means_before
     low, high = np.quantile(deltas, [0.025, 0.975])
     se = float(deltas.std(ddof=1))
-    return replace(difference, low=float(low), high=float(high), se=se, p=_two_sided(deltas))
+    p = max(_two_sided(deltas), 2.0 ** (1 - len(counts_before)))
+    return replace(difference, low=float(low), high=float(high), se=se, p=p)
 
 
 def mcnemar(gained: int, lost: int) -> float:

@@ -13,6 +13,7 @@ from ..toolkit.files import DISK_FULL
 from .commands.calibrate import calibrate
 from .commands.chat import chat
 from .commands.collect import collect
+from .commands.compare import compare
 from .commands.eval import evaluate
 from .commands.export import export
 from .commands.filter import filter_corpus
@@ -54,6 +55,7 @@ app.command()(calibrate)
 app.command("eval")(evaluate)
 app.command()(export)
 app.command()(chat)
+app.command()(compare)
 app.command()(recipes)
 app.add_typer(toxicity, name="toxicity")
 app.add_typer(collect, name="collect")

@@ -298,7 +298,7 @@ def _comparisons(record: Mapping[str, Any], out: Path) -> list[dict[str, Any]]:
         for task in measured[first]:
             if task in measured[second] and are_alike(measured[first][task], measured[second][task]):
                 rows += compare(measured[first][task], measured[second][task])
-        heads = [row for task in measured[first] if (row := _head(rows, task, labels.get(task, []))) is not None]
+        heads = [row for task in measured[first] if (row := head_of(rows, task, labels.get(task, []))) is not None]
         adjusted = {(row.task, row.metric): row.p_holm for row in holm_adjusted(heads)}
         found += [
             {"from": first, "to": second} | row.as_json() | {"p_holm": adjusted.get((row.task, row.metric))}
@@ -307,7 +307,7 @@ def _comparisons(record: Mapping[str, Any], out: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _head(rows: Sequence[Comparison], task: str, labels: Sequence[str]) -> Comparison | None:
+def head_of(rows: Sequence[Comparison], task: str, labels: Sequence[str]) -> Comparison | None:
     """The comparison that stands for a task: that of the first labelled figure that has one."""
     mine = {row.metric: row for row in rows if row.task == task}
     return next((mine[name] for name in labels if name in mine), None)
