@@ -49,6 +49,13 @@ def filter_corpus(
     min_words: Annotated[int | None, _filter(help="Drop rows with fewer words.")] = None,
     max_words: Annotated[int | None, _filter(help="Drop rows with more words.")] = None,
     repetition: Annotated[bool, _filter("--repetition", help="Drop rows that repeat themselves.")] = False,
+    benchmark: Annotated[
+        list[str] | None,
+        _filter(metavar="FILE", help="Drop rows that give away items of this benchmark; may be given again."),
+    ] = None,
+    personal_data: Annotated[
+        bool, _filter("--personal-data", help="Drop rows with e-mail, phone, card or IP numbers.")
+    ] = False,
     toxicity: Annotated[
         str | None,
         _filter(metavar="SCORER", help="tfidf:FOLDER, hf:FOLDER#LABEL, detoxify:FILE@SHA256, or wordlist:FILE."),
@@ -97,7 +104,8 @@ def filter_corpus(
 ) -> None:
     """Run filters over a corpus: every row is kept, dropped with its reason, or quarantined.
 
-    DIR gets kept/, dropped/, quarantine/, scores/, summary.json and report.html. Stopped at any moment, the same
+    DIR gets kept/, dropped/, quarantine/, scores/, summary.json and report.html; with --benchmark also
+    contamination.json, which names every item found and the rows that hold it. Stopped at any moment, the same
     command goes on where it stopped. Of a preference pair `prompt` and `chosen` are judged: `rejected` is meant to be
     bad.
 
@@ -117,6 +125,8 @@ def filter_corpus(
         "leetspeak": leetspeak or None,
         "length": _known(low=min_words, high=max_words),
         "repetition": {} if repetition else None,
+        "benchmarks": benchmark or None,
+        "personal_data": {} if personal_data else None,
         "toxicity": toxicity,
         "toxicity_threshold": toxicity_threshold,
         "phrases": phrases,
@@ -199,6 +209,8 @@ def _run(
     sets_aside: bool,
     as_json: bool,
 ) -> None:
+    from ...toolkit.files import read_json
+    from ..corpus.contamination import CONTAMINATION, contamination_lines
     from ..corpus.engines import find_engine
     from ..corpus.runner import REPORT, run_corpus
 
@@ -213,6 +225,8 @@ def _run(
     lines = [f"{summary['read']:,} read, {summary['kept']:,} kept, {summary['dropped']:,} dropped, "
              f"{summary['quarantined']:,} quarantined"]  # fmt: skip
     lines += [f"  {one['filter']}: {one['reason']}: {one['count']:,}" for one in summary["steps"]]
+    if (plan.out / CONTAMINATION).is_file():
+        lines += contamination_lines(read_json(plan.out / CONTAMINATION))
     lines += [f"kept rows: {plan.out / 'kept'}", f"report: {page}"]
     tree = counts | {"out": str(plan.out), "report": str(page), "steps": summary["steps"], "errors": summary["errors"]}
     print_result(tree, as_json, "\n".join(lines))

@@ -20,6 +20,7 @@ from ..console import Console
 from ..filter_building import BUILDERS, FilterModel, split_filters, with_calibrated_thresholds
 from ..filter_settings import FilterSettings
 from .comparing import compare
+from .contamination import CONTAMINATION, write_contamination
 from .engines import Engine, local_engine
 from .inputs import STDIN, find_sources, keep_stdin
 from .plan import UNITS, WORK, Plan, check_model, check_same
@@ -31,7 +32,7 @@ from .units import Unit, cut
 from .worker import Task
 
 SUMMARY, RUN, PLAN, REPORT = "summary.json", "run.json", "plan.json", "report.html"
-OUTPUTS = (*KINDS, "scores", SUMMARY, RUN, REPORT, WORK)
+OUTPUTS = (*KINDS, "scores", CONTAMINATION, SUMMARY, RUN, REPORT, WORK)
 MAX_BAD_RATE = 0.01
 
 
@@ -106,6 +107,8 @@ def run_corpus(
         began = time.monotonic()
         with MemoryPeak() as peak:
             summary = _do(plan, tree, used, console, max_bad_rate)
+            if plan.settings.benchmarks:
+                write_contamination(plan)
         seconds = time.monotonic() - began
         record = {
             "schema_version": 1,

@@ -275,3 +275,10 @@ def test_thousands_of_patterns_are_one_pass_over_the_text():
         return time.process_time() - began
 
     assert seconds(5_000) < 5 * seconds(10) + 0.05
+
+
+def test_every_look_alike_is_read_as_its_latin_letter_inside_a_latin_word_and_only_there():
+    for code, latin in TO_LATIN.items():
+        letter, plain = chr(code), latin if isinstance(latin, str) else chr(latin)
+        assert found([f"zz{plain}zz"], f"a zz{letter}zz b") == [(f"zz{letter}zz", f"zz{plain}zz")]
+        assert found([plain * 3], letter * 3) == []
