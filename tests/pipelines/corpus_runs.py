@@ -43,5 +43,7 @@ def outputs(out: Path):
     return {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name not in ("run.json", "report.html", ".lock") and "set-aside" not in path.parts
+        if path.is_file()
+        and path.name not in ("run.json", "report.html", ".lock")
+        and "set-aside" not in path.relative_to(out).parts
     }
