@@ -196,5 +196,5 @@ def check_scored(unscored: int, n: int, what: str, *, force: bool = False) -> No
     if not force and unscored > MOST_UNSCORED * n:
         raise ModelError(
             f"{unscored} of {n} {what} got no score; at most {MOST_UNSCORED:.0%} may go without, or the figure would "
-            "mislead. Mend the cause, or pass force=True to take the figure over the rest."
+            "mislead. Mend the cause, or force it (force=true, --force) to take the figure over the rest."
         )

@@ -44,7 +44,8 @@ def figure_text(score: Mapping[str, Any], unit: str | None) -> str:
     """A figure with its interval, n and unscored count."""
     value, interval = estimate(score["value"], score["low"], score["high"], unit)
     unscored = f", {score['unscored']} unscored" if score["unscored"] else ""
-    return f"{value} {interval}  n {score['n']}{unscored}"
+    shown = f"{value} {interval}" if score["low"] is not None else value
+    return f"{shown}  n {score['n']}{unscored}"
 
 
 def _differences(record: Mapping[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`tunewell toxicity ...`: train toxicity scorers."""
+"""`tunewell toxicity ...`: train toxicity scorers, hold them against reference scores."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +7,7 @@ import typer
 
 from .options import JsonOption, QuietOption, print_result
 
-toxicity = typer.Typer(help="Train toxicity scorers.", no_args_is_help=True)
-
-
-@toxicity.callback()
-def _group() -> None:
-    """Keep `train` a command of its own, however many there are."""
+toxicity = typer.Typer(help="Train toxicity scorers; measure how they agree with others.", no_args_is_help=True)
 
 
 @toxicity.command()
@@ -59,3 +54,44 @@ def train(
         seed=seed,
     )
     print_result(trained.as_json(), as_json, trained.as_text())
+
+
+@toxicity.command()
+def calibrate(
+    scorer: Annotated[
+        str,
+        typer.Argument(metavar="SCORER", help="detoxify:FILE@SHA256, hf:FOLDER#LABEL, tfidf:FOLDER, wordlist:FILE."),
+    ],
+    rows: Annotated[str, typer.Argument(metavar="ROWS", help="Texts with reference scores: JSONL, CSV, TSV, Parquet.")],
+    text: Annotated[str, typer.Option(help="Column of the text.")] = "sample",
+    reference: Annotated[str, typer.Option(help="Column of the reference score, 0 to 1.")] = "toxicity",
+    group: Annotated[
+        str, typer.Option(help="Column of the prompt: rows that share it are drawn together for the intervals.")
+    ] = "context",
+    cell: Annotated[
+        list[str] | None,
+        typer.Option(help="Column to compare means by; may be given again. Default: model_type and prompt_type."),
+    ] = None,
+    toxic_from: Annotated[float, typer.Option(min=0, max=1, help="Reference score that counts as toxic.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="Decides the two halves, and the bootstrap.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Go on though over 1% of the texts have no score.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure how a scorer agrees with reference scores, and which of its scores means the same as theirs.
+
+    The defaults are those of the completions that OpenAI published with InstructGPT, scored by the Perspective API
+    (real_toxicity_samples.csv). The threshold is found on one half of the prompts and checked on the other.
+
+    Examples:
+      tunewell toxicity calibrate detoxify:unbiased real_toxicity_samples.csv
+      tunewell toxicity calibrate tfidf:scorer comments.csv --text comment --reference score --group thread --cell site
+    """
+    from ...toolkit.toxicity.scorer import open_scorer
+    from ..console import Console
+    from ..toxicity_agreement import Columns, agreement
+
+    columns = Columns(text=text, reference=reference, group=group, cells=tuple(cell or Columns().cells))
+    found = agreement(open_scorer(scorer), rows, columns, Console(is_quiet=quiet), toxic_from=toxic_from, seed=seed,
+                      force=force)  # fmt: skip
+    print_result(found.as_json(), as_json, found.as_text())
