@@ -9,6 +9,7 @@ from transformers import LogitsProcessor
 
 from ..toolkit.errors import DataError
 from ..toolkit.model.generation import Completion, Sampling, generate, window_of
+from ..toolkit.model.text_guard import TextGuard
 from .model_source import answering
 from .prompt_form import PromptForm
 
@@ -43,6 +44,8 @@ class Conversation:
     """What the system message says; only under a chat template."""
     turns: list[dict[str, str]] = field(default_factory=list)
     """Messages so far, those of the system left out."""
+    guard: TextGuard | None = None
+    """Keeps listed phrases out of the answers; these then come whole, since a word begun may be taken back."""
     _asked: int = 0
 
     def ask(self, text: str, write: Write = lambda text: None) -> Answer:
@@ -65,7 +68,8 @@ class Conversation:
                 [ids],
                 self.sampling,
                 seeds=[self.seed + self._asked],
-                logits_processors=[listener],
+                logits_processors=[] if self.guard else [listener],
+                guard=self.guard,
             )[0]
         listener.finish(done.text)
         answer = done.text.strip()

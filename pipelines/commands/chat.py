@@ -8,6 +8,7 @@ import typer
 from .options import JsonOption, QuietOption, calm_libraries, print_result
 
 if TYPE_CHECKING:
+    from ...filters.word_guard import BlocklistGuard
     from ..chat import Answer, Conversation
     from ..console import Console
 
@@ -37,6 +38,9 @@ def chat(
     temperature: Annotated[float, typer.Option(help="Divides the logits; 0 takes the likeliest token.")] = 0.7,
     top_p: Annotated[float, typer.Option(help="Keeps the likeliest tokens of this total probability.")] = 1.0,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
+    blocklist: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Words and phrases that no answer may hold; answers come whole.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides what is drawn.")] = 0,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. Default: as in the run.")] = None,
     quantization: Annotated[str | None, typer.Option(help="none or nf4. Default: as in the run.")] = None,
@@ -50,6 +54,7 @@ def chat(
     Examples:
       tunewell chat runs/embedded
       tunewell chat runs/embedded --role base --say "Who built the bridge of Orla?"
+      tunewell chat runs/embedded --blocklist words.txt
       tunewell chat my-model --system "You are brief." --temperature 0
     """
     from ...toolkit.model.generation import Sampling, window_of
@@ -60,6 +65,7 @@ def chat(
 
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
     source = find_model(model, role=role)
+    guard = _guard(blocklist) if blocklist else None
     form = given_form(template) if template else prompt_form(source)
     calm_libraries()
     console = Console(is_quiet=quiet)
@@ -68,12 +74,20 @@ def chat(
     if window is not None and max_new_tokens > window // 2:
         sampling = Sampling(max_new_tokens=window // 2, temperature=temperature, top_p=top_p)
         console.say(f"the model's window is {window} tokens: answers are limited to {window // 2}", style="dim")
-    conversation = Conversation(stack=stack, form=form, sampling=sampling, seed=seed, system=system)
+    conversation = Conversation(stack=stack, form=form, sampling=sampling, seed=seed, system=system, guard=guard)
     if say:
         _say(conversation, say, console, as_json)
         return
     console.say(f"{source.name}, asked in {form.as_text()}. /help lists the commands, /quit leaves.", style="dim")
     _talk(conversation, console)
+
+
+def _guard(blocklist: str) -> "BlocklistGuard":
+    from ...filters.blocklist import Blocklist
+    from ...filters.word_guard import BlocklistGuard
+    from ..filter_settings import resource
+
+    return BlocklistGuard(Blocklist.from_file(resource(blocklist, "lists", ".txt")))
 
 
 def _say(conversation: "Conversation", texts: list[str], console: "Console", as_json: bool) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,17 @@ def test_say_prints_the_answers_and_json_all_about_them(run, monkeypatch, capsys
     assert [turn["user"] for turn in turns] == ["Hello?", "And you?"]
     assert plain.out.strip() == turns[0]["assistant"]
     assert all(turn["is_cut"] in (True, False) and turn["forgotten"] == 0 for turn in turns)
+
+
+def test_no_listed_word_is_in_an_answer_nor_on_the_way_to_it(run, monkeypatch, capsys, tmp_path):
+    listed = tmp_path / "words.txt"
+    with libraries_as_before():
+        common = ("chat", run, "--max-new-tokens", "24", "--seed", "1", "--say", "Hello?")
+        free = call(monkeypatch, capsys, *common).out
+        words = sorted(set(re.findall("[a-z]{2,}", free.lower())))
+        listed.write_text("\n".join(words))
+        guarded = call(monkeypatch, capsys, *common, "--blocklist", listed).out
+    assert words and not set(words) & set(re.findall("[a-z]{2,}", guarded.lower()))
 
 
 def test_commands_of_the_terminal(run, monkeypatch, capsys):
