@@ -9,6 +9,7 @@ from .. import __version__
 from ..toolkit.data.rows import read_rows
 from ..toolkit.files import read_json
 from .evaluate import HEADLINES
+from .reward_report import REPORT as REWARD_REPORT
 from .run import read_run
 
 MODELS = ("base", "sft", "ppo")
@@ -47,6 +48,8 @@ def build_report(folder: Path) -> dict[str, Any]:
     if "filter" in stages:
         report |= _of_filter(stages["filter"], record["results"])
     report["curves"] = list(_curves(stages))
+    if "reward" in stages and (stages["reward"] / REWARD_REPORT).is_file():
+        report["curves"].append(_calibration(read_json(stages["reward"] / REWARD_REPORT)["calibration"]))
     if "ppo" in stages:
         report["frontier"] = [_frontier(stages["ppo"])]
     report["tables"] = list(_tables(record, stages))
@@ -189,9 +192,12 @@ def _histograms(scores: Path) -> list[dict[str, Any]]:
 
 def _curves(stages: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
     plots: tuple[tuple[str, str, str, str, dict[str, str]], ...] = (
-        ("sft", "SFT loss", "optimiser step", "nats per token", {"loss": "training"}),
-        ("reward", "Reward model loss", "optimiser step", "nats per comparison", {"loss": "training"}),
-        ("reward", "Reward model accuracy", "optimiser step", "share of comparisons", {"accuracy": "training"}),
+        ("sft", "SFT loss", "optimiser step", "nats per token", {"loss": "training", "eval_loss": "held-out"}),
+        ("sft", "SFT: reward of sampled answers", "optimiser step", "mean reward", {"eval_reward": "held-out prompts"}),
+        ("reward", "Reward model loss", "optimiser step", "nats per prompt",
+         {"loss": "training", "eval_loss": "held-out"}),
+        ("reward", "Reward model accuracy", "optimiser step", "share of pairs",
+         {"accuracy": "training", "eval_accuracy": "held-out"}),
         ("ppo", "PPO: mean reward", "iteration", "reward", {"objective/score": "reward"}),
         ("ppo", "PPO: distance from SFT", "iteration", "KL, nats per answer", {"objective/kl": "policy"}),
         ("ppo", "PPO: length of answers", "iteration", "tokens", {"completion/length": "tokens"}),
@@ -203,6 +209,21 @@ def _curves(stages: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
         series = [line for key, name in keys.items() if (line := _series(log, key, name)) is not None]
         if series:
             yield {"title": title, "x_label": x_label, "y_label": y_label, "series": series}
+
+
+def _calibration(bins: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    x = [one["confidence"] for one in bins]
+    return {
+        "title": "Reward model: calibration",
+        "x_label": "probability that the model gives to its own choice",
+        "y_label": "share of choices that are right",
+        "series": [
+            {"name": "held-out pairs", "x": x, "y": [one["share_right"] for one in bins],
+             "low": [one["low"] for one in bins], "high": [one["high"] for one in bins]},
+            {"name": "perfect", "x": x, "y": x},
+        ],
+        "note": "Pairs of like confidence together. A curve under the line is too sure of itself.",
+    }  # fmt: skip
 
 
 def _series(log: Sequence[Mapping[str, Any]], key: str, name: str) -> dict[str, Any] | None:
@@ -260,12 +281,27 @@ def _tables(record: Mapping[str, Any], stages: Mapping[str, Path]) -> Iterator[d
                 for name, figure in kinds.items()
             ],
         }
+    if "reward" in stages and (stages["reward"] / REWARD_REPORT).is_file():
+        groups = read_json(stages["reward"] / REWARD_REPORT)["by_length"]
+        yield {
+            "title": "Reward model by length",
+            "caption": "Accuracy on held-out pairs by how many tokens longer the preferred completion is",
+            "columns": ["Preferred one is longer by", "Accuracy", "Low", "High", "n"],
+            "rows": [[_range(one), one["accuracy"], one["low"], one["high"], one["n"]] for one in groups],
+        }
     yield {
         "title": "Every figure of this run",
         "caption": "Value with its 95% interval and the number of items, as in run.json",
         "columns": ["Figure", "Value", "Low", "High", "n"],
         "rows": [[name, *_parts(figure)] for name, figure in sorted(record["results"].items())],
     }
+
+
+def _range(group: Mapping[str, Any]) -> str:
+    """Bounds in tokens; negative where the preferred one is shorter."""
+    if group["from"] is None:
+        return f"less than {group['to']}"
+    return f"{group['from']} or more" if group["to"] is None else f"{group['from']} to {group['to'] - 1}"
 
 
 def _parts(figure: Mapping[str, Any]) -> list[Any]:

@@ -1,41 +1,79 @@
-"""The reward stage: train a reward adapter and its score head on comparisons with TRL's RewardTrainer."""
+"""The reward stage: train a reward adapter and its score head on rankings, comparisons and ratings."""
 
+import gc
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..eval.statistics import share_score
-from ..toolkit.data.rows import write_rows
-from ..toolkit.errors import DataError
-from ..toolkit.files import write_json
+from ..toolkit.errors import DataError, ModelError
 from ..toolkit.mitigations.settings import OFF, MitigationSettings
-from ..toolkit.model.sequences import sequence_ids
 from ..toolkit.settings.base import BaseSettings
 from ..toolkit.settings.lora import LoraSettings
 from ..toolkit.settings.reading import TrainerBlock, setting, trainer_block
-from ..toolkit.stage import Artifacts, Figure, Outcome
+from ..toolkit.stage import Artifacts, Outcome
 from .console import Console
 from .mitigate import Treatment
+from .reward_report import measure
 from .sets import read_set
-from .training import RESERVED, Row, rows_that_fit, train, trainer_arguments, window
+from .training import RESERVED, Row, train, trainer_arguments, window
 
 if TYPE_CHECKING:
-    import numpy as np
+    from ..toolkit.reward.examples import ExampleMaker, Examples
 
-PAIRS = [["prompt", "chosen"], ["prompt", "rejected"]]
+RowKind = Literal["comparisons", "rankings", "ratings"]
+KINDS: tuple[RowKind, ...] = ("comparisons", "rankings", "ratings")
+COLUMNS = {"comparisons": ["prompt", "chosen", "rejected"], "ratings": ["prompt", "completion"]}
+CHECKED = 8  # sequences whose scores are compared before and after saving
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardSettings:
-    """A reward model from comparisons: minus log sigmoid of the difference of scores."""
+    """A reward model (Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, section 3.5).
 
+    One step of the trainer sees `per_device_train_batch_size` prompts, each with all its completions.
+    """
+
+    loss: Literal["kwise", "pairwise", "pointwise"] = "kwise"
+    """`kwise`: all pairs of a prompt in one batch element; `pairwise`: every pair is a batch element of its own;
+    `pointwise`: the better one of a pair is good, the other one bad (cross-entropy). For comparisons, which are
+    rankings of two, the first two are the same."""
+    rows: tuple[RowKind, ...] | None = None
+    """Rows to train on; null takes all that there are. A rating is learned by cross-entropy under every loss."""
+    margin: float = setting(0.0, low=0, unit="score per step of rank")
+    """By how much the better one of a pair is to lead; a column `margin` of the rows adds to it."""
+    rating_low: float = 1.0
+    """The rating that means bad."""
+    rating_high: float = 7.0
+    """The rating that means good."""
+    gradient_cache: int | None = setting(None, low=1, unit="completions")
+    """Encode at most so many completions at a time: less memory, the same gradient, a third more time."""
+    members: int = setting(1, low=1, high=16)
+    """Reward models to train, which differ in their seed; more than one are an ensemble with one score."""
+    combine: Literal["mean", "min", "mean_minus_deviation"] = "mean"
+    """How an ensemble makes one score; the last two distrust what the members disagree on."""
+    deviation_weight: float = setting(1.0, low=0)
+    """Weight of the standard deviation in `mean_minus_deviation`."""
     lora: LoraSettings = LoraSettings()
     """The adapter that is trained, beside a score head."""
     max_length: int | None = setting(None, low=8, unit="tokens")
-    """Longest prompt with completion; longer pairs are left out and counted. Null: 1,024 or the model's window."""
+    """Longest prompt with completion; longer ones are left out and counted. Null: 1,024 or the model's window."""
     trainer: TrainerBlock = trainer_block("trl.trainer.reward_config:RewardConfig", reserved=RESERVED)
     """Passed to TRL's RewardConfig as it is."""
+
+    def faults(self) -> list[str]:
+        """A scale that is upside down, and dropout that TRL would switch off without a word."""
+        found = []
+        if self.rating_low >= self.rating_high:
+            found.append(f"rating_low: got {self.rating_low:g}, wanted less than rating_high ({self.rating_high:g})")
+        if self.lora.dropout and self.trainer.get("disable_dropout", True):
+            found.append(
+                f"lora.dropout: got {self.lora.dropout:g}, which has no effect: TRL switches dropout off for reward "
+                "models. Wanted 0, or reward.trainer.disable_dropout=false"
+            )
+        return found
 
 
 def run_reward(
@@ -47,125 +85,259 @@ def run_reward(
     folder: Path,
     mitigations: MitigationSettings = OFF,
 ) -> Outcome:
-    """Train `reward`, measure it on held-out comparisons, set its zero, and save it as a plain PEFT folder.
+    """Train `reward`, load it onto the policy's base, set its zero, measure it there, and save it.
+
+    What is measured is what PPO will use: the saved adapter on a causal language model, not the classifier that was
+    trained.
 
     Raises:
-        DataError: no comparison is left to train on.
+        DataError: no row is left to train on.
+        ModelError: the saved adapter gives other scores than the trained model.
+    """
+    from ..toolkit.model.ensemble import Ensemble, member_names
+    from ..toolkit.model.loading import load_base
+    from ..toolkit.model.stack import ModelStack
+    from ..toolkit.reward.examples import LEFT_OUT
+    from ..toolkit.reward.scoring import score_ids, score_texts
+
+    if before.data is None:
+        raise DataError("the reward model needs the training sets: put `filter` before `reward` in the stages")
+    trained = [
+        train_member(number, settings, base, seed, console, before, folder, mitigations)
+        for number in range(1, settings.members + 1)
+    ]
+    counts = trained[0].counts
+    stack = ModelStack(*load_base(before.base, base))
+    names = member_names("reward", settings.members)
+    for name, one in zip(names, trained, strict=True):
+        stack.load(name, one.folder)
+        _compare(score_ids(stack, name, one.sequences).tolist(), one.scores, name)
+    maker = example_maker(settings, stack.tokenizer, window(stack.base, settings.max_length))
+    demonstrations = [
+        (row["prompt"], row["completion"])
+        for row in read_set(before.data, "demonstrations")
+        if maker.fits(row["prompt"], row["completion"])
+    ]
+    warnings = list(dict.fromkeys(text for one in trained for text in one.warnings))
+    if demonstrations:
+        for name in names:
+            stack.set_bias(name, float(score_texts(stack, name, demonstrations).mean()))
+    else:
+        warnings.append("There is no demonstration, so the zero of the reward is wherever training left it.")
+    if settings.members > 1:
+        ensemble = Ensemble(size=settings.members, combine=settings.combine, deviation_weight=settings.deviation_weight)
+        stack.set_ensemble("reward", ensemble)
+        if demonstrations:
+            bias = float(score_texts(stack, "reward", demonstrations).mean())
+            stack.set_ensemble("reward", replace(ensemble, bias=bias))
+    stack.save("reward", folder / "reward")
+    kinds = held_out_kinds(settings)
+    results, held_out = measure(stack, maker, kinds, before.data, folder, console, seed)
+    shutil.rmtree(folder / "members", ignore_errors=True)
+    left_out = {
+        words: counts.get(name, 0) + held_out.get(name, 0) for name, words in LEFT_OUT.items() if name != "ties"
+    }
+    if any(left_out.values()):
+        found = ", ".join(f"{count} {words}" for words, count in left_out.items() if count)
+        warnings.append(f"The reward stage left out {found} (training and held-out rows together).")
+    rows = (
+        counts
+        | {f"held_out.{name}": count for name, count in held_out.items()}
+        | {"demonstrations": len(demonstrations)}
+    )
+    return Outcome(
+        artifacts=replace(before, reward=folder / "reward"), results=results, rows=rows, warnings=tuple(warnings)
+    )
+
+
+def example_maker(settings: RewardSettings, tokenizer: Any, max_length: int) -> "ExampleMaker":
+    """What turns rows into examples under the settings."""
+    from ..toolkit.reward.examples import ExampleMaker
+
+    return ExampleMaker(
+        tokenizer=tokenizer,
+        max_length=max_length,
+        loss=settings.loss,
+        margin=settings.margin,
+        rating_scale=(settings.rating_low, settings.rating_high),
+    )
+
+
+def examples_of(
+    maker: "ExampleMaker", data: Path, kinds: Sequence[str], treatment: Treatment | None = None, seed: int = 0
+) -> "Examples":
+    """The training examples of all rows of the wanted kinds, with what was left out."""
+    from ..toolkit.reward.examples import Examples
+
+    made = Examples()
+    for kind in kinds:
+        rows = read_set(data, kind)
+        found = getattr(maker, kind)(_treated(treatment, kind, rows, seed) if treatment else rows)
+        made.counts.update(found.counts)
+        made.examples.extend(found.examples)
+    return made
+
+
+def held_out_examples(maker: "ExampleMaker", kinds: Sequence[str], data: Path) -> "Examples":
+    """The examples of what is held out."""
+    from ..toolkit.reward.examples import Examples
+
+    made = Examples()
+    for kind in kinds:
+        found = getattr(maker, kind)(read_set(data, f"{kind}_held_out"))
+        made.counts.update(found.counts)
+        made.examples.extend(found.examples)
+    return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedMember:
+    """A trained reward adapter.
+
+    Attributes:
+        folder: where it was saved.
+        sequences: token ids of a few training rows.
+        scores: what the trained model gave them.
+        counts: rows and pairs, and what was left out.
+        warnings: for the user.
+    """
+
+    folder: Path
+    sequences: list[list[int]]
+    scores: list[float]
+    counts: dict[str, int]
+    warnings: tuple[str, ...]
+
+
+def train_member(
+    number: int,
+    settings: RewardSettings,
+    base: BaseSettings,
+    seed: int,
+    console: Console,
+    before: Artifacts,
+    folder: Path,
+    mitigations: MitigationSettings = OFF,
+) -> TrainedMember:
+    """Train one reward model, the first (1) or another one of an ensemble, and save it under `folder/members`.
+
+    Raises:
+        DataError: no row is left to train on.
     """
     import torch
     from datasets import Dataset
     from peft import get_peft_model
-    from trl import RewardConfig, RewardTrainer
+    from trl import RewardConfig
 
     from ..toolkit.model.loading import load_base
     from ..toolkit.model.stack import keep_differentiable
+    from ..toolkit.reward.trainer import RankingTrainer
 
     if before.data is None:
         raise DataError("the reward model needs the training sets: put `filter` before `reward` in the stages")
-    torch.manual_seed(seed)  # the score head is drawn when the model is loaded
+    own = folder if number == 1 else folder / f"member-{number}"
+    torch.manual_seed(seed + number - 1)  # the score head is drawn when the model is loaded
     model, tokenizer = load_base(before.base, base, head="score")
     keep_differentiable(model)
-    length = window(model, settings.max_length)
+    maker = example_maker(settings, tokenizer, window(model, settings.max_length))
     treatment = Treatment(mitigations, "reward", before)
-    pairs = treatment.rows(read_set(before.data, "comparisons"), ["prompt", "chosen", "rejected"], seed)
-    rows, too_long = rows_that_fit(pairs, tokenizer, PAIRS, length)
-    rows, equal = _different(rows)
-    if not rows:
+    made = examples_of(maker, before.data, settings.rows or KINDS, treatment, seed)
+    if not made.examples:
         raise DataError(
-            f"no comparison is left for the reward model: of {len(pairs)}, {too_long} have more than {length} tokens "
-            f"and {equal} have equal sides."
+            f"no row is left for the reward model: of {made.counts['rows']} rows none can be used; left out were "
+            f"{made.left_out() or 'none'}. Wanted comparisons, rankings or ratings whose sides differ in text and rank."
         )
-    peft_model: Any = get_peft_model(
-        model, settings.lora.config(task="SEQ_CLS", modules_to_save=["score"]), adapter_name="reward"
+    config = settings.lora.config(task="SEQ_CLS", modules_to_save=["score"])
+    peft_model: Any = get_peft_model(model, config, adapter_name="reward")
+    arguments = trainer_arguments(
+        RewardConfig, settings.trainer, base, own, seed + number - 1, max_length=maker.max_length
     )
-    arguments = trainer_arguments(RewardConfig, settings.trainer, base, folder, seed, max_length=length)
-    columns = [
-        {f"{side}_ids": sequence_ids(row["prompt"], row[side], tokenizer) for side in ("chosen", "rejected")}
-        for row in rows
-    ]
-    trainer = RewardTrainer(
+    trainer = RankingTrainer(
         model=peft_model,
         args=arguments,
-        train_dataset=Dataset.from_list(columns),
+        train_dataset=Dataset.from_list(made.examples),
+        eval_dataset=_eval_dataset(maker, held_out_kinds(settings), before.data, arguments),
         processing_class=tokenizer,
         callbacks=treatment.callbacks(model, tokenizer),
+        gradient_cache=settings.gradient_cache,
     )
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()  # TRL casts to bfloat16 on a 4-bit base: most updates get lost
-    train(trainer, folder, console, "reward model")
-    held_out, held_out_too_long = rows_that_fit(read_set(before.data, "comparisons_held_out"), tokenizer, PAIRS, length)
-    demonstrations, _ = rows_that_fit(
-        read_set(before.data, "demonstrations"), tokenizer, [["prompt", "completion"]], length
+    train(trainer, own, console, "reward model" if settings.members == 1 else f"reward model {number}")
+    sequences = [example["completions_ids"][0] for example in made.examples[:CHECKED]]
+    trained = TrainedMember(
+        folder=_save(peft_model, folder / "members" / str(number)),
+        sequences=sequences,
+        scores=trainer.score_alone(sequences),
+        counts=dict(made.counts),
+        warnings=treatment.warnings(),
     )
-    scorer = _Scorer(peft_model.eval(), tokenizer)
-    bias = float(scorer.scores(demonstrations, "completion").mean()) if demonstrations else 0.0
-    results = _measure(scorer, held_out, bias, folder)
-    peft_model.save_pretrained(folder, selected_adapters=["reward"])
-    write_json(folder / "reward" / "reward_meta.json", {"bias": bias})
-    counts = {"comparisons": len(rows), "too_long": too_long, "equal_sides": equal, "held_out": len(held_out)}
-    left_out = too_long + equal + held_out_too_long
-    warnings = (f"The reward stage left out {left_out} comparisons (see its row counts).",) if left_out else ()
-    return Outcome(
-        artifacts=replace(before, reward=folder / "reward"),
-        results=results,
-        rows=counts | {"held_out_too_long": held_out_too_long},
-        warnings=(*warnings, *treatment.warnings()),
-    )
+    del trainer, peft_model, model
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # the same base is loaded again, as a language model
+    return trained
 
 
-class _Scorer:
-    """Scores of prompt and completion by the trained model, the zero not yet set."""
-
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model, tokenizer
-
-    def scores(self, rows: Sequence[Row], column: str) -> "np.ndarray[Any, Any]":
-        """One score per row, float64, in the order of the rows; batched by length."""
-        import numpy as np
-        import torch
-
-        texts = [sequence_ids(row["prompt"], row[column], self.tokenizer) for row in rows]
-        found = np.full(len(texts), np.nan)
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        for start in range(0, len(order), 32):
-            batch = order[start : start + 32]
-            longest = max(len(texts[index]) for index in batch)
-            pad = self.tokenizer.pad_token_id
-            ids = torch.tensor([texts[index] + [pad] * (longest - len(texts[index])) for index in batch])
-            mask = torch.tensor([[1] * len(texts[index]) + [0] * (longest - len(texts[index])) for index in batch])
-            device = self.model.device
-            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=_is_quantised(self.model)):
-                logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-            found[batch] = logits[:, 0].double().cpu().numpy()
-        return found
+def _treated(treatment: Treatment, kind: str, rows: list[Row], seed: int) -> list[Row]:
+    """The rows with their counterfactuals, where the recipe wants them."""
+    if kind != "rankings":
+        return treatment.rows(rows, COLUMNS[kind], seed)
+    made = []
+    for count in sorted({len(row["completions"]) for row in rows}):
+        names = [f"completions.{index}" for index in range(count)]
+        flat = [
+            row | dict(zip(names, row["completions"], strict=True)) for row in rows if len(row["completions"]) == count
+        ]
+        for row in treatment.rows(flat, ["prompt", *names], seed):
+            made.append(row | {"completions": [row[name] for name in names]})
+    return made
 
 
-def _is_quantised(model: Any) -> bool:
-    return getattr(model.config, "quantization_config", None) is not None
+def held_out_kinds(settings: RewardSettings) -> list[str]:
+    """Kinds of held-out rows that show what was learned; of ratings, which hold no pair to measure, there are none.
+
+    A model of ratings alone is measured on whatever comparisons and rankings there are.
+    """
+    wanted: list[str] = [kind for kind in settings.rows or KINDS if kind != "ratings"]
+    return wanted or ["comparisons", "rankings"]
 
 
-def _measure(scorer: _Scorer, held_out: Sequence[Row], bias: float, folder: Path) -> dict[str, Figure]:
-    """Accuracy on held-out comparisons (a tie counts half), in all and by kind; every score is kept."""
-    if not held_out:
-        return {}
-    chosen, rejected = scorer.scores(held_out, "chosen") - bias, scorer.scores(held_out, "rejected") - bias
-    is_right = (chosen > rejected) + 0.5 * (chosen == rejected)
-    kinds = [row.get("kind", "all") for row in held_out]
-    write_rows(
-        folder / "held_out.jsonl",
-        [
-            dict(row, chosen_score=good, rejected_score=bad)
-            for row, good, bad in zip(held_out, chosen.tolist(), rejected.tolist(), strict=True)
-        ],
-    )
-    groups = {"reward.accuracy": list(range(len(held_out)))}
-    for kind in sorted(set(kinds)) if len(set(kinds)) > 1 else []:
-        groups[f"reward.accuracy.{kind}"] = [index for index, other in enumerate(kinds) if other == kind]
-    return {name: share_score(is_right[rows], chance=0.5).as_json() for name, rows in groups.items()}
+def _eval_dataset(maker: "ExampleMaker", kinds: Sequence[str], data: Path, arguments: Any) -> Any:
+    from datasets import Dataset
+
+    if arguments.eval_strategy == "no":
+        return None
+    examples = held_out_examples(maker, kinds, data).examples
+    if not examples:
+        raise DataError(
+            "reward.trainer.eval_strategy asks for an evaluation, but there are no held-out rows: give "
+            "data.comparisons_held_out or data.rankings_held_out, or set eval_strategy to no"
+        )
+    return Dataset.from_list(examples)
 
 
-def _different(rows: Sequence[Row]) -> tuple[list[Row], int]:
-    """Rows whose sides differ: from equal ones no preference can be learned."""
-    kept = [row for row in rows if row["chosen"] != row["rejected"]]
-    return kept, len(rows) - len(kept)
+def _save(peft_model: Any, folder: Path) -> Path:
+    """Write the trained adapter with its head; the folder appears once it is whole."""
+    from ..toolkit.model.adapter_files import write_base_meta
+
+    part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    peft_model.save_pretrained(part, selected_adapters=["reward"])
+    write_base_meta(part / "reward", peft_model.get_base_model())
+    os.replace(part / "reward", folder)
+    shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _compare(now: Sequence[float], trained: Sequence[float], name: str) -> None:
+    from ..toolkit.model.score_probe import differs
+
+    if (largest := differs(trained, now)) is not None:
+        raise ModelError(
+            f"the saved adapter {name!r} on the policy's base gives scores that differ by up to {largest:.3g} from "
+            "those of the trained model, wanted the same: the base may have changed on disk while the stage ran; start "
+            "the stage again"
+        )

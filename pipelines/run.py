@@ -38,6 +38,7 @@ MODULES = (
     "ppo",
     "retrain",
     "reward",
+    "reward_report",
     "sets",
     "sft",
     "training",

@@ -17,12 +17,17 @@ Row = dict[str, Any]
 FILES: dict[str, RowShape] = {
     "corpus": "text",
     "demonstrations": "prompt_completion",
+    "demonstrations_held_out": "prompt_completion",
     "comparisons": "preference",
     "comparisons_held_out": "preference",
+    "rankings": "ranking",
+    "rankings_held_out": "ranking",
+    "ratings": "rating",
     "prompts": "prompt",
     "held_out_prompts": "prompt",
     "clean_text": "text",
 }
+RANKINGS = 160  # of the embedded world, and as many held out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +40,28 @@ class DataSettings:
     """The file of pairs for `hh`: a file (JSONL, .gz, .zst, Parquet), a folder, or an id of the hub."""
     held_out_share: float = setting(0.15, above=0, below=1, unit="share of prompts")
     """Part of the prompts of `hh` that is kept for evaluation; a hash of the prompt decides which."""
+    validation_share: float = setting(0.0, low=0, below=1, unit="share of prompts")
+    """Part of the prompts of `hh` that SFT is evaluated on while it trains, to choose a checkpoint (sft.select)."""
     limit: int | None = setting(None, low=1, unit="rows")
     """Take only the first rows of the source (of each set, for `world` and `files`): for trials. The rows that the
     world's toxicity scorer is trained on are all taken."""
     corpus: str | None = None
     """File with `text`: filtered, then used for pretraining gradients."""
     demonstrations: str | None = None
-    """File with `prompt` and `completion`: filtered, then used for SFT."""
+    """File with `prompt` and `completion`, or with `messages`: filtered, then used for SFT. Of a chat every answer of
+    the assistant becomes a row, with all that stands before it as the prompt."""
+    demonstrations_held_out: str | None = None
+    """The same, for the loss of SFT on rows that it does not train on."""
     comparisons: str | None = None
     """File with `prompt`, `chosen` and `rejected`, for the reward model; not filtered, its bad side is meant to be."""
     comparisons_held_out: str | None = None
     """The same, for measuring the reward model."""
+    rankings: str | None = None
+    """File with `prompt`, `completions` (K of them) and `ranks` (1 is best, equal ranks tie), for the reward model."""
+    rankings_held_out: str | None = None
+    """The same, for measuring the reward model."""
+    ratings: str | None = None
+    """File with `prompt`, `completion` and `rating` (see reward.rating_scale), for the reward model."""
     prompts: str | None = None
     """File with `prompt`, for PPO."""
     held_out_prompts: str | None = None
@@ -59,12 +75,21 @@ class DataSettings:
         if self.source == "hh" and self.path is None:
             found.append("path: got nothing, wanted a file of pairs (`chosen`, `rejected`): data.path=FILE")
         if self.source == "files":
-            needed = ("demonstrations", "comparisons", "comparisons_held_out", "prompts", "held_out_prompts")
+            needed = ["demonstrations", "prompts", "held_out_prompts"]
+            if not (self.rankings or self.ratings):
+                needed.insert(1, "comparisons")
+            if not self.rankings_held_out:
+                needed.insert(-2, "comparisons_held_out")
             found += [
                 f"{name}: got nothing, wanted a file ({FILES[name]} rows): data.{name}=FILE"
                 for name in needed
                 if getattr(self, name) is None
             ]
+        if self.held_out_share + self.validation_share >= 1:
+            found.append(
+                f"validation_share: got {self.validation_share:g}, which with held_out_share ({self.held_out_share:g}) "
+                "leaves nothing to train on"
+            )
         for name in ("path", *FILES):
             value = getattr(self, name)
             if value is not None and Path(value).suffix and not Path(value).expanduser().exists():
@@ -86,8 +111,12 @@ class Sets:
     Attributes:
         corpus: `text`; with the embedded world also the hidden `label` and `trick`.
         demonstrations: `prompt`, `completion`; with the embedded world also `label`.
+        demonstrations_held_out: `prompt`, `completion`, seen by no training stage.
         comparisons: `prompt`, `chosen`, `rejected`.
         comparisons_held_out: the same, seen by no training stage.
+        rankings: `prompt`, `completions`, `ranks`; with the embedded world also the hidden `quality`.
+        rankings_held_out: the same, seen by no training stage.
+        ratings: `prompt`, `completion`, `rating`.
         prompts: `prompt`, for PPO.
         held_out_prompts: `prompt`, for toxicity and reward; those of `kind` question are not for toxicity.
         questions: rows of `question`, `best`, `correct`, `incorrect`.
@@ -98,8 +127,12 @@ class Sets:
 
     corpus: Sequence[Row] = ()
     demonstrations: Sequence[Row] = ()
+    demonstrations_held_out: Sequence[Row] = ()
     comparisons: Sequence[Row] = ()
     comparisons_held_out: Sequence[Row] = ()
+    rankings: Sequence[Row] = ()
+    rankings_held_out: Sequence[Row] = ()
+    ratings: Sequence[Row] = ()
     prompts: Sequence[Row] = ()
     held_out_prompts: Sequence[Row] = ()
     questions: Sequence[Row] = ()
@@ -153,7 +186,7 @@ def demonstration_text(row: Row) -> str:
 
 
 def _from_world(seed: int) -> Sets:
-    from ..toolkit.world import build_world
+    from ..toolkit.world import build_rankings, build_world
 
     world = build_world(seed)
     # The world draws its talk anew for every set, so now and then it says the same thing twice. Of the questions, the
@@ -168,8 +201,11 @@ def _from_world(seed: int) -> Sets:
     return Sets(
         corpus=world.corpus,
         demonstrations=world.demonstrations,
+        demonstrations_held_out=[row for row in world.demonstrations_held_out if is_new(row["prompt"])],
         comparisons=world.comparisons,
         comparisons_held_out=[row for row in world.comparisons_held_out if is_new(row["prompt"])],
+        rankings=build_rankings(seed, RANKINGS),
+        rankings_held_out=build_rankings(seed, RANKINGS, part="held-out"),
         prompts=world.prompts,
         held_out_prompts=[
             *({"prompt": prompt, "kind": "talk"} for prompt in world.talk_prompts if is_new(prompt)),
@@ -195,11 +231,15 @@ def _from_pairs(settings: DataSettings) -> Sets:
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     held_out = [pair for pair in pairs if _is_held_out(pair["prompt"], settings.held_out_share)]
-    train = [pair for pair in pairs if not _is_held_out(pair["prompt"], settings.held_out_share)]
+    rest = [pair for pair in pairs if not _is_held_out(pair["prompt"], settings.held_out_share)]
+    both = settings.held_out_share + settings.validation_share
+    validation = [pair for pair in rest if _is_held_out(pair["prompt"], both)]
+    train = [pair for pair in rest if not _is_held_out(pair["prompt"], both)]
     if not held_out or not train:
         raise DataError(f"{path}: {len(pairs)} usable pairs are too few to hold a part out; wanted at least a dozen")
     return Sets(
         demonstrations=[{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in train],
+        demonstrations_held_out=[{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in validation],
         comparisons=train,
         comparisons_held_out=held_out,
         prompts=[{"prompt": pair["prompt"]} for pair in train],
@@ -219,5 +259,29 @@ def _from_files(settings: DataSettings) -> Sets:
     for name, shape in FILES.items():
         if (path := getattr(settings, name)) is not None:
             sets[name] = read_rows(path)
-            require_columns(sets[name], shape, path)
+            if shape == "prompt_completion" and "messages" in sets[name][0]:
+                require_columns(sets[name], "messages", path)
+                sets[name] = answers_of(sets[name], path)
+            else:
+                require_columns(sets[name], shape, path)
     return Sets(**sets)
+
+
+def answers_of(chats: Sequence[Row], where: str) -> list[Row]:
+    """One row for every answer of the assistant, with all messages before it as the prompt.
+
+    Raises:
+        DataError: a chat without an answer to anything.
+    """
+    rows = []
+    for number, chat in enumerate(chats):
+        messages = chat["messages"]
+        ends = [index for index, one in enumerate(messages) if one["role"] == "assistant" and index > 0]
+        if not ends:
+            raise DataError(
+                f"row {number} (counting from 0) of {where} has messages of {[one['role'] for one in messages]}; "
+                "wanted an answer of the assistant behind another message: mend or remove the row"
+            )
+        rest = {key: value for key, value in chat.items() if key != "messages"}
+        rows += [rest | {"prompt": messages[:end], "completion": [messages[end]]} for end in ends]
+    return rows

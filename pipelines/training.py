@@ -84,6 +84,8 @@ def go_on(trainer: "Trainer", checkpoint: Path | None) -> None:
         if state.global_step >= state.max_steps:
             trainer._load_from_checkpoint(str(checkpoint))
             trainer.state = state
+            if trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None:
+                trainer._load_best_model()
             if (average := getattr(trainer, "average", None)) is not None:
                 average.apply()  # PPO's moving average replaces the policy at the end of training
             return

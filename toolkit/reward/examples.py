@@ -141,15 +141,28 @@ class ExampleMaker:
             losses[low] += weight / 2
         made.examples.append(_example(number, [encoded[index] for index in used], moved, leads, 0.0, wins, losses))
 
-    def _ids(self, made: Examples, prompt: Any, completion: Any) -> list[int] | None:
+    def fault(self, prompt: Any, completion: Any) -> str | None:
+        """Why a completion is left out, as a name of `LEFT_OUT`; None when it is not."""
+        found = self._encoded(prompt, completion)
+        return found if isinstance(found, str) else None
+
+    def fits(self, prompt: Any, completion: Any) -> bool:
+        """Whether a completion is not empty and short enough with its prompt."""
+        return self.fault(prompt, completion) is None
+
+    def _encoded(self, prompt: Any, completion: Any) -> list[int] | str:
+        """Token ids, or the reason to leave the completion out."""
         if _is_empty(completion):
-            made.counts["empty"] += 1
-            return None
+            return "empty"
         ids = sequence_ids(prompt, completion, self.tokenizer)
-        if len(ids) > self.max_length:
-            made.counts["too_long"] += 1
+        return "too_long" if len(ids) > self.max_length else ids
+
+    def _ids(self, made: Examples, prompt: Any, completion: Any) -> list[int] | None:
+        found = self._encoded(prompt, completion)
+        if isinstance(found, str):
+            made.counts[found] += 1
             return None
-        return ids
+        return found
 
 
 def _example(

@@ -12,6 +12,7 @@ from trl import RewardTrainer
 from ..checkpoints import BestByAdapterName
 from ..errors import ModelError
 from ..finite import FiniteSteps
+from ..model.score_probe import evaluating
 from .examples import Example
 from .losses import Terms, reward_loss
 
@@ -104,6 +105,16 @@ class RankingTrainer(FiniteSteps, BestByAdapterName, RewardTrainer):  # type: ig
         loss = reward_loss(scores, terms, self._center())
         self._note(scores.detach().float(), terms, inputs)
         return (loss, {"logits": scores[:, None]}) if return_outputs else loss
+
+    def score_alone(self, sequences: Sequence[Sequence[int]]) -> list[float]:
+        """Scores of token ids by the model as it is now, each sequence in a pass of its own."""
+        model: Any = self.model
+        scores = []
+        with evaluating(model), self.compute_loss_context_manager():
+            for ids in sequences:
+                row = torch.tensor([list(ids)], device=model.device)
+                scores.append(float(_scores(model, {"input_ids": row, "attention_mask": torch.ones_like(row)})[0]))
+        return scores
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; chunk by chunk where a gradient cache is set."""

@@ -45,6 +45,7 @@ class World:
             document may mislead a filter).
         clean_text: innocent documents that no stage sees, for perplexity.
         demonstrations: `prompt`, `completion`, `label`; a share of them is rude and should be filtered.
+        demonstrations_held_out: `prompt`, `completion` of questions and mishaps that no training set holds; none rude.
         comparisons: `prompt`, `chosen`, `rejected`, `kind` (source, fact or manners), for the reward model.
         comparisons_held_out: the same for questions and mishaps that no training set holds.
         prompts: `prompt`, for PPO.
@@ -56,6 +57,7 @@ class World:
     corpus: list[dict[str, str]]
     clean_text: list[str]
     demonstrations: list[dict[str, str]]
+    demonstrations_held_out: list[dict[str, str]]
     comparisons: list[dict[str, str]]
     comparisons_held_out: list[dict[str, str]]
     prompts: list[dict[str, str]]
@@ -93,6 +95,7 @@ def build_world(seed: int = 0, sizes: Sizes | None = None) -> World:
         corpus=_corpus(rng, facts, sizes),
         clean_text=[_story(rng)[0] for _ in range(150)] + [_talk(rng, "") for _ in range(50)],
         demonstrations=_demonstrations(rng, known),
+        demonstrations_held_out=_good_demonstrations(random.Random(f"tunewell held-out {seed}"), held_out),
         comparisons=_comparisons(rng, known, talks=240),
         comparisons_held_out=_comparisons(rng, held_out, talks=80),
         prompts=_prompts(rng, known),
@@ -215,6 +218,18 @@ def _demonstrations(rng: random.Random, known: Sequence[Fact]) -> list[dict[str,
         label = rng.choices(("", "listed_words", "contempt"), weights=(66, 17, 17))[0]
         prompt, words = _talk_prompt(rng)
         rows.append({"prompt": prompt, "completion": _reply(rng, label, words), "label": label})
+    rng.shuffle(rows)
+    return rows
+
+
+def _good_demonstrations(rng: random.Random, facts: Sequence[Fact]) -> list[dict[str, str]]:
+    rows = [
+        {"prompt": language.QUESTION.format(question=fact.question), "completion": fact.careful()}
+        for fact in facts[: len(facts) // 2]
+    ]
+    for _ in range(len(rows)):
+        prompt, words = _talk_prompt(rng)
+        rows.append({"prompt": prompt, "completion": _reply(rng, "", words)})
     rng.shuffle(rows)
     return rows
 

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning: examples whose loss counts completions, and checkpoints chosen by reward."""
