@@ -19,6 +19,7 @@ from .training import Row, window
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+    from ..toolkit.mitigations.control_rows import Scored
     from ..toolkit.mitigations.erasure import Eraser
     from ..toolkit.mitigations.loss_terms import LossTerm
     from ..toolkit.mitigations.objectives import Unwanted
@@ -55,12 +56,47 @@ class Treatment:
             self._warnings.append(f"{made.skipped} rows of {self.stage} speak of bodies and got no counterfactual.")
         return made.rows
 
-    def trained_rows(self, tokenizer: "PreTrainedTokenizerBase") -> list[int] | None:
-        """Token ids whose embeddings are trained beside the adapter; None where none are."""
-        if not self.settings.embeddings.train_rows:
-            return None
-        pairs = self._pairs(tokenizer)
-        return sorted({*pairs.first, *pairs.second, *self._neutral(tokenizer)})
+    def trained_rows(self, model: Any, tokenizer: "PreTrainedTokenizerBase") -> Any:
+        """What LoRA's `trainable_token_indices` is to be: listed words and control tokens, or None."""
+        words = set[int]()
+        if self.settings.embeddings.train_rows:
+            pairs = self._pairs(tokenizer)
+            words = {*pairs.first, *pairs.second, *self._neutral(tokenizer)}
+        if self.settings.control.strength == 0:
+            return sorted(words) or None
+        from ..toolkit.mitigations.control_tokens import control_tokens, trainable_rows
+
+        rows = trainable_rows(model, control_tokens(tokenizer).ids)
+        if isinstance(rows, list):
+            return sorted({*rows, *words})
+        first = next(iter(rows))  # the input embedding; words have no rows of their own in an output layer
+        return rows | {first: sorted({*rows[first], *words})}
+
+    def examples(self, rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", limit: int) -> list[Row]:
+        """The rows as token ids with labels, with control tokens among them where the recipe wants them.
+
+        Args:
+            rows: the demonstrations, which count as safe.
+            tokenizer: of the model.
+            limit: longest sequence in tokens.
+        """
+        from ..toolkit.sft.examples import completion_example
+
+        wanted = self.settings.control
+        if wanted.strength == 0:
+            return [completion_example(row, tokenizer) for row in rows]
+        from ..toolkit.mitigations.control_rows import ControlRows, Scored
+
+        scored = [Scored(prompt=row["prompt"], completion=row["completion"], is_unsafe=False) for row in rows]
+        scored += self._scored()
+        maker = ControlRows(
+            tokenizer, every=wanted.every, unsafe=wanted.unsafe, refusal=wanted.refusal, dropped=wanted.dropped
+        )
+        made = maker.make(scored)
+        fitting = [{"input_ids": row.input_ids, "labels": row.labels} for row in made if len(row.input_ids) <= limit]
+        if left_out := len(made) - len(fitting):
+            self._warnings.append(f"{left_out} rows with control tokens of more than {limit} tokens are left out.")
+        return fitting
 
     def loss_terms(self, rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", limit: int) -> "list[LossTerm]":
         """Penalties beside the SFT loss; none while everything is off.
@@ -77,6 +113,11 @@ class Treatment:
             unwanted = self._unwanted(tokenizer, limit)
             strength, size = settings.unlikelihood.strength, settings.unlikelihood.batch_size
             terms.append(objectives.Unlikelihood(unwanted, strength, size))
+        if settings.control.strength:
+            from ..toolkit.mitigations.control_tokens import control_tokens
+            from ..toolkit.mitigations.loss_terms import VerdictLoss
+
+            terms.append(VerdictLoss(control_tokens(tokenizer).ids, settings.control.strength))
         if settings.equalise.strength:
             terms.append(objectives.Equalise(self._pairs(tokenizer), settings.equalise.strength))
         wanted = settings.embeddings
@@ -133,6 +174,32 @@ class Treatment:
             if warning not in self._warnings:
                 self._warnings.append(warning)
         return ids
+
+    def _scored(self) -> "list[Scored]":
+        from ..toolkit.mitigations.control_rows import Scored
+
+        wanted = self.settings.control
+        if wanted.texts is None:
+            pairs = read_set(self.before.data, "comparisons") if self.before.data else []
+            return [
+                Scored(prompt=row["prompt"], completion=row[side], is_unsafe=side == "rejected")
+                for row in pairs
+                for side in ("chosen", "rejected")
+            ]
+        rows = read_rows(Path(wanted.texts).expanduser())
+        require_columns(rows, "prompt_completion", wanted.texts)
+        lacking = [number for number, row in enumerate(rows) if not {"is_unsafe", "score"} & row.keys()]
+        if lacking:
+            raise DataError(f"{wanted.texts}: row {lacking[0]} has neither `is_unsafe` nor `score`, wanted one of them")
+        return [
+            Scored(
+                prompt=row["prompt"],
+                completion=row["completion"],
+                is_unsafe=bool(row["is_unsafe"]) if "is_unsafe" in row else float(row["score"]) >= wanted.threshold,
+                rationale=str(row.get("rationale") or ""),
+            )
+            for row in rows
+        ]
 
     def _unwanted(self, tokenizer: "PreTrainedTokenizerBase", limit: int) -> "list[Unwanted]":
         from ..toolkit.mitigations.objectives import unwanted_of_pair

@@ -74,6 +74,8 @@ class Recipe:
                 found.append(f"stages: {name!r} needs {', '.join(lacking)} before it; got {list(self.stages)}")
         if len(set(self.stages)) < len(self.stages):
             found.append(f"stages: got {list(self.stages)}, wanted each stage once")
+        if self.mitigations.control.strength and not self.base.control_tokens:
+            found.append("base.control_tokens: got false, wanted true: mitigations.control trains these tokens")
         if "retrain" in self.stages and self.base.model != TINY:
             found.append(f"stages: 'retrain' trains tiny bases, so it needs base.model=tiny; got {self.base.model!r}")
         has_text = self.base.corpus or self.data.source != "files" or self.data.corpus

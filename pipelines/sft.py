@@ -92,12 +92,12 @@ def run_sft(
             f"have more than {length} tokens and {counts['empty']} an empty completion. Loosen the filters or raise "
             "sft.max_length."
         )
-    examples = [completion_example(row, tokenizer) for row in rows]
+    examples = treatment.examples(rows, tokenizer, length)
     mixed = _pretraining(settings, before.data, tokenizer, len(rows), length, seed)
     stack = ModelStack(model, tokenizer)
     torch.manual_seed(seed)  # half of a fresh adapter is drawn
     config = settings.lora.config()
-    config.trainable_token_indices = treatment.trained_rows(tokenizer)
+    config.trainable_token_indices = treatment.trained_rows(model, tokenizer)
     stack.add("policy", config, trainable=True)
     held_out, _ = usable(read_set(before.data, "demonstrations_held_out"), tokenizer, length)
     arguments = trainer_arguments(
@@ -121,7 +121,9 @@ def run_sft(
             processing_class=tokenizer,
             callbacks=treatment.callbacks(model, tokenizer),
             probe=probe,
-            row_numbers={tuple(example["input_ids"]): number for number, example in enumerate(examples)},
+            row_numbers={tuple(example["input_ids"]): number for number, example in enumerate(examples)}
+            if len(examples) == len(rows)
+            else None,  # with control tokens a demonstration makes several rows
         )
         stack.to_float32("policy")
         train(trainer, folder, console, "SFT")

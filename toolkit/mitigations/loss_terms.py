@@ -96,3 +96,23 @@ def taken(count: int, size: int, batch: Batch) -> Iterator[int]:
     """Indices of `size` of `count` rows, others at every step; they depend on the step alone, so a resume is exact."""
     drawn = torch.Generator().manual_seed(1_000_003 * batch.step + batch.part)
     yield from torch.randperm(count, generator=drawn)[:size].tolist()
+
+
+class VerdictLoss:
+    """Cross-entropy of the control tokens alone: there is one of them to a hundred of text, which drowns it out."""
+
+    name = "verdict"
+
+    def __init__(self, ids: Sequence[int], strength: float) -> None:
+        self.ids, self.strength = list(ids), strength
+
+    def check(self, model: Any) -> None:
+        """Any model can learn them."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Mean over the positions of the batch whose label is a control token; zero where there is none."""
+        labels = batch.inputs["labels"][:, 1:]
+        is_control = torch.isin(labels, torch.tensor(self.ids, device=labels.device))
+        scores = batch.logits[:, :-1][is_control].float()
+        losses = torch.nn.functional.cross_entropy(scores, labels[is_control], reduction="sum")
+        return losses / is_control.sum().clamp(min=1)

@@ -131,6 +131,34 @@ class EraseSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ControlSettings:
+    """Safety control tokens: SFT also teaches the model to say of its own text whether it is safe.
+
+    Needs base.control_tokens=true. Decode with `tunewell.toolkit.mitigations.gate.gated_generate`.
+    """
+
+    strength: float = setting(0.0, low=0)
+    """Weight of the verdicts in the loss, beside that of the text; 0 is off, try 1 to 10."""
+    texts: str | None = None
+    """File of rows with `prompt`, `completion` and `is_unsafe` (or a `score` and the threshold below), perhaps with a
+    `rationale` that the model learns to think; null takes both sides of the run's comparisons."""
+    threshold: float = setting(0.5, low=0, high=1)
+    """A row with a `score` of at least this is unsafe."""
+    every: int = setting(16, low=1, unit="tokens")
+    """Distance of two verdicts; give the gate the same."""
+    unsafe: Literal["text", "refusal"] = "text"
+    """What is learned behind <|unsafe|>: the text itself (conditional training) or the refusal."""
+    refusal: str = " I would rather not say that."
+    """The refusal."""
+    dropped: float = setting(0.05, low=0, high=1)
+    """Share of safe rows without a token, so that the model can still be used without it."""
+
+    def faults(self) -> list[str]:
+        """A file that is not there."""
+        return missing_file("texts", self.texts)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MitigationSettings:
     """Harm mitigations, all off by default: with strength zero a run is the untreated one, bit for bit."""
 
@@ -147,6 +175,8 @@ class MitigationSettings:
     """Penalties on word embeddings and states."""
     augment: AugmentSettings = AugmentSettings()
     """Counterfactual rows."""
+    control: ControlSettings = ControlSettings()
+    """Safety control tokens."""
     erase: EraseSettings = EraseSettings()
     """Null-space projection of representations at decoding."""
 
@@ -162,7 +192,8 @@ class MitigationSettings:
 
     def files(self) -> list[Path]:
         """The files that the settings name."""
-        named = (self.pairs, self.protect.texts, self.unlikelihood.texts, self.embeddings.neutral, self.erase.texts)
+        named: list[str | None] = [self.pairs, self.protect.texts, self.unlikelihood.texts, self.embeddings.neutral]
+        named += [self.erase.texts, self.control.texts]
         return [Path(name).expanduser() for name in named if name is not None]
 
 

@@ -156,7 +156,8 @@ def _embedding_shape(base: PreTrainedModel) -> list[int]:
 
 
 def _embedding(base: PreTrainedModel) -> Tensor:
-    weight: Any = base.get_input_embeddings().weight
+    layer: Any = base.get_input_embeddings()
+    weight: Any = getattr(layer, "original_module", layer).weight  # rows that an adapter trains are not the base's
     return cast(Tensor, weight.detach())
 
 

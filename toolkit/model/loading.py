@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from safetensors import SafetensorError
 
 from ..errors import DeviceError, ModelError
+from ..mitigations.control_tokens import add_control_tokens
 from ..settings.base import BaseSettings
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def load_tokenizer(source: str | Path, settings: BaseSettings) -> "PreTrainedTok
     _set_pad_token(tokenizer, settings.pad_token, source)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_CHAT
+    if settings.control_tokens:
+        add_control_tokens(tokenizer)
     return tokenizer
 
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from peft import LoraConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import ModulesToSaveWrapper
+from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -395,6 +396,13 @@ class ModelStack:
                 self._peft.add_adapter(name, config)
         # PEFT makes new layers in training mode: their dropout would make every score of a loaded model random.
         self._peft.train(self.base.training)
+        self._show_bias()
+
+    def _show_bias(self) -> None:
+        """Let an output layer whose rows are trained show its bias: TRL's fused head asks for it, PEFT hides it."""
+        head: Any = self.base.get_output_embeddings()  # type: ignore[no-untyped-call]
+        if isinstance(head, TrainableTokensWrapper) and "bias" not in head.__dict__:
+            object.__setattr__(head, "bias", head.original_module.bias)
 
     def _switch(self, name: str | None) -> None:
         if name is None:

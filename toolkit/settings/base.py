@@ -59,6 +59,8 @@ class BaseSettings:
     """Where the model runs; `auto` takes the GPU when there is one."""
     pad_token: str | None = None
     """Padding token to use, or to add, where the tokenizer has none of its own (the end token cannot serve)."""
+    control_tokens: bool = False
+    """Add the safety control tokens <|safe|>, <|unsafe|>, <|think|>, <|/think|>, for `mitigations.control`."""
     trust_remote_code: bool = False
     """Let the model run Python code that comes with its weights."""
     tiny: TinySettings = TinySettings()

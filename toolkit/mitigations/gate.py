@@ -1,0 +1,320 @@
+"""Gated decoding: the model's own two-way verdict decides whether its text passes, is thought over or is filtered."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+from ..errors import DataError, SettingsError
+from ..model.generation import Completion, Sampling, end_tokens, generate, window_of
+from .control_tokens import ControlTokens, control_tokens
+from .protected_inputs import BATCH, evaluating, padded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Decision = Literal["pass", "recovered", "filter"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateSettings:
+    """When text passes; thresholds are probabilities of `<|unsafe|>` against `<|safe|>`, from `calibrate_gate`."""
+
+    low: float = 0.5
+    """Below this it passes."""
+    high: float = 0.9
+    """From here on it is filtered at once; between the two the model thinks again. 1 never is."""
+    release: float = 0.5
+    """After a thought it passes below this."""
+    temperature: float = 1.0
+    """Divides the difference of the two logits."""
+    every: int = 16
+    """Tokens between two verdicts, the first one before the first token."""
+    think_tokens: int = 64
+    """Longest thought."""
+    thoughts: int = 1
+    """Thoughts per text; a further alarm filters."""
+    refusal: str = "I would rather not say that."
+    """What is returned in place of filtered text."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing, all at once."""
+        faults = [
+            f"{name}: got {getattr(self, name)}, wanted 0 to 1"
+            for name in ("low", "high", "release")
+            if not 0 <= getattr(self, name) <= 1
+        ]
+        if self.low > self.high:
+            faults.append(f"low: got {self.low}, wanted at most high ({self.high})")
+        if self.temperature <= 0:
+            faults.append(f"temperature: got {self.temperature}, wanted more than 0")
+        if self.every < 1 or self.think_tokens < 1 or self.thoughts < 0:
+            faults.append("every, think_tokens: wanted at least 1; thoughts: wanted 0 or more")
+        if faults:
+            raise SettingsError(faults, "the gate")
+
+
+@dataclass
+class Gated:
+    """One answer and how it came to be."""
+
+    text: str
+    """The answer, or the refusal; never a thought, never a control token."""
+    ids: list[int]
+    """Tokens of the answer; none when it was filtered."""
+    decision: Decision
+    p_unsafe: list[float] = field(default_factory=list)
+    """Every verdict, in order; those after a thought as well."""
+    thoughts: list[str] = field(default_factory=list)
+    """What was thought, for the record."""
+
+
+@dataclass
+class _Work:
+    """A row under way."""
+
+    prompt: list[int]
+    seed: int
+    context: list[int]
+    """What the model has read before the answer that is being written."""
+    answer: list[int] = field(default_factory=list)
+    """Tokens of the answer that were let pass before a thought."""
+    result: Gated | None = None
+    p_unsafe: list[float] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+
+
+def gated_generate(
+    model: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    gate: GateSettings,
+    *,
+    seeds: Sequence[int],
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Gated]:
+    """Answer prompts behind the gate.
+
+    A text is written to its end and then judged at every `every`-th token in one pass over it: the verdict is read,
+    not appended, so this gives what judging on the way would give, and with thresholds of 1 what no gate would give,
+    token for token. At the first alarm the text goes back to the last place that passed; there the model thinks, at
+    most `think_tokens` long, and goes on or is filtered. A verdict that is no number, or a further alarm when all
+    thoughts are used up, filters.
+
+    Args:
+        model: trained with control tokens; whatever adapter is active is used, on a 4-bit base too.
+        tokenizer: with control tokens.
+        prompts: token ids from `encode_user`.
+        sampling: of answers and thoughts.
+        gate: thresholds and lengths.
+        seeds: one per prompt.
+        batch_size: prompts per batch.
+        progress: called with (prompts decided, prompts in all).
+
+    Raises:
+        ModelError: the tokenizer has no control tokens.
+        DataError: a prompt holds a control token, or leaves no room for answer and thoughts.
+    """
+    tokens = control_tokens(tokenizer)
+    _check(prompts, seeds, sampling, gate, tokens, window_of(_network(model)))
+    reader = _Reader(model, tokenizer, sampling, gate, tokens, batch_size)
+    rows = [_Work(list(prompt), seed, list(prompt)) for prompt, seed in zip(prompts, seeds, strict=True)]
+    reader.first_verdicts(rows)
+    while active := [row for row in rows if row.result is None]:
+        reader.write(active)
+        if progress:
+            progress(sum(row.result is not None for row in rows), len(rows))
+    return [row.result for row in rows if row.result is not None]
+
+
+def two_way(
+    model: Any, rows: Sequence[Sequence[int]], tokens: ControlTokens, temperature: float = 1.0
+) -> list[list[float]]:
+    """P(<|unsafe|>) against <|safe|> after every token of every row, from one forward pass each."""
+    found: list[list[float]] = []
+    with evaluating(_network(model)), torch.no_grad():
+        for start in range(0, len(rows), BATCH):
+            part = rows[start : start + BATCH]
+            input_ids, attention_mask = padded(part, _network(model).device)
+            logits: Tensor = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+            odds = (logits[..., tokens.unsafe].double() - logits[..., tokens.safe].double()) / temperature
+            found += [line[: len(row)] for line, row in zip(odds.sigmoid().tolist(), part, strict=True)]
+    return found
+
+
+class _Reader:
+    """Writes, judges and decides."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: "PreTrainedTokenizerBase",
+        sampling: Sampling,
+        gate: GateSettings,
+        tokens: ControlTokens,
+        batch_size: int,
+    ) -> None:
+        self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
+        self.gate, self.tokens, self.batch_size = gate, tokens, batch_size
+        self.ends = end_tokens(_network(model), tokenizer)
+
+    def first_verdicts(self, rows: list[_Work]) -> None:
+        """Judge the prompts themselves."""
+        verdicts = two_way(self.model, [row.context for row in rows], self.tokens, self.gate.temperature)
+        alarms = []
+        for row, line in zip(rows, verdicts, strict=True):
+            row.p_unsafe.append(line[-1])
+            if self._is_alarm(line[-1]):
+                alarms.append(row)
+            else:
+                row.context.append(self.tokens.safe)
+        self._alarmed(alarms)
+
+    def write(self, rows: list[_Work]) -> None:
+        """Write each row to its end, judge it, and settle it or go back to where the alarm was raised."""
+        written = self._generate(rows, self.sampling.max_new_tokens)
+        contexts = [[*row.context, *one.ids] for row, one in zip(rows, written, strict=True)]
+        verdicts = two_way(self.model, contexts, self.tokens, self.gate.temperature)
+        alarms = []
+        for row, one, line in zip(rows, written, verdicts, strict=True):
+            ids = one.ids[: self.sampling.max_new_tokens - len(row.answer)]
+            passed = 0
+            for length in self._places(ids):
+                verdict = line[len(row.context) + length - 1]
+                row.p_unsafe.append(verdict)
+                if self._is_alarm(verdict):
+                    break
+                passed = length
+            else:
+                self._settle(row, [*row.answer, *ids], "recovered" if row.thoughts else "pass")
+                continue
+            row.answer += ids[:passed]
+            row.context += ids[:passed]
+            alarms.append(row)
+        self._alarmed(alarms)
+
+    def _places(self, ids: Sequence[int]) -> list[int]:
+        """Lengths of an answer at which it is judged; the last is its whole length but for an end token."""
+        length = len(ids) - (len(ids) > 0 and ids[-1] in self.ends)
+        return sorted({*range(self.gate.every, length, self.gate.every), length} - {0})
+
+    def _is_alarm(self, verdict: float) -> bool:
+        return not verdict < self.gate.low and not (self.gate.low == 1 and verdict <= 1)  # NaN is an alarm
+
+    def _alarmed(self, rows: list[_Work]) -> None:
+        """Filter rows, or let them think: between the thresholds, while they have thoughts left."""
+        thinking = []
+        for row in rows:
+            verdict = row.p_unsafe[-1]
+            is_between = verdict < self.gate.high or (self.gate.high == 1 and verdict <= 1)
+            if is_between and len(row.thoughts) < self.gate.thoughts:
+                thinking.append(row)
+            else:
+                self._filter(row)
+        if not thinking:
+            return
+        for row in thinking:
+            row.context += [self.tokens.unsafe, self.tokens.think]
+        for row, one in zip(thinking, self._generate(thinking, self.gate.think_tokens, is_thought=True), strict=True):
+            thought = [token for token in one.ids if token not in self.ends and token != self.tokens.end_think]
+            row.thoughts.append(str(self.tokenizer.decode(thought, skip_special_tokens=True)))
+            row.context += [*thought, self.tokens.end_think]
+        verdicts = two_way(self.model, [row.context for row in thinking], self.tokens, self.gate.temperature)
+        for row, line in zip(thinking, verdicts, strict=True):
+            row.p_unsafe.append(line[-1])
+            if line[-1] < self.gate.release or (self.gate.release == 1 and line[-1] <= 1):
+                row.context.append(self.tokens.safe)
+            else:
+                self._filter(row)
+
+    def _generate(self, rows: list[_Work], longest: int, *, is_thought: bool = False) -> list[Completion]:
+        barred = [one for one in self.tokens.ids if not (is_thought and one == self.tokens.end_think)]
+        sampling = Sampling(
+            max_new_tokens=longest,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            top_k=self.sampling.top_k,
+        )
+        # What comes after a thought, and the thought itself, must not repeat the draws of what came before.
+        seeds = [row.seed + 7919 * (2 * len(row.thoughts) + is_thought) for row in rows]
+        network = _network(self.model)
+        with _AlsoEnds(network, self.tokens.end_think if is_thought else None):
+            return generate(
+                self.model,
+                self.tokenizer,
+                [row.context for row in rows],
+                sampling,
+                seeds=seeds,
+                batch_size=self.batch_size,
+                logits_processors=[_Barred(barred)],
+            )
+
+    def _settle(self, row: _Work, ids: list[int], decision: Decision) -> None:
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        row.result = Gated(text, ids, decision, row.p_unsafe, row.thoughts)
+
+    def _filter(self, row: _Work) -> None:
+        row.result = Gated(self.gate.refusal, [], "filter", row.p_unsafe, row.thoughts)
+
+
+class _Barred(LogitsProcessor):
+    """Tokens that are never drawn."""
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids = list(ids)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Scores (B, V) without them."""
+        return scores.index_fill(1, torch.tensor(self.ids, device=scores.device), -math.inf)  # type: ignore[return-value]
+
+
+class _AlsoEnds:
+    """Within, one more token ends a generation."""
+
+    def __init__(self, network: Any, token: int | None) -> None:
+        self.settings, self.token = network.generation_config, token
+
+    def __enter__(self) -> None:
+        self.before = self.settings.eos_token_id
+        if self.token is not None:
+            have = self.before if isinstance(self.before, list) else [self.before]
+            self.settings.eos_token_id = [one for one in [*have, self.token] if one is not None]
+
+    def __exit__(self, *_: object) -> None:
+        self.settings.eos_token_id = self.before
+
+
+def _check(
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    gate: GateSettings,
+    tokens: ControlTokens,
+    window: int | None,
+) -> None:
+    if len(seeds) != len(prompts):
+        raise DataError(f"got {len(seeds)} seeds for {len(prompts)} prompts, wanted one each")
+    # An answer may be written once more after each thought, behind what was kept of it.
+    needed = (gate.thoughts + 1) * (sampling.max_new_tokens + 2) + gate.thoughts * (gate.think_tokens + 2)
+    for number, prompt in enumerate(prompts):
+        if set(prompt) & set(tokens.ids):
+            raise DataError(
+                f"prompt {number} holds a control token, wanted ids from encode_user, which spells them out"
+            )
+        if window is not None and len(prompt) + needed > window:
+            raise DataError(
+                f"prompt {number} has {len(prompt)} tokens, and answer and thoughts need up to {needed}, more than the "
+                f"window of {window}: shorten the prompt, think_tokens or max_new_tokens"
+            )
+
+
+def _network(model: Any) -> Any:
+    from peft import PeftModel
+
+    return model.get_base_model() if isinstance(model, PeftModel) else model
