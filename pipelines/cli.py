@@ -17,6 +17,7 @@ from .commands.compare import compare
 from .commands.eval import evaluate
 from .commands.export import export
 from .commands.filter import filter_corpus
+from .commands.judge import judge
 from .commands.recipes import recipes
 from .commands.report import report
 from .commands.run import run, up_to
@@ -58,6 +59,7 @@ app.command()(chat)
 app.command()(compare)
 app.command()(recipes)
 app.add_typer(toxicity, name="toxicity")
+app.add_typer(judge, name="judge")
 app.add_typer(collect, name="collect")
 
 
