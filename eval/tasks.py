@@ -6,11 +6,13 @@ from ..toolkit.errors import SettingsError
 from .perplexity_task import PerplexityTask
 from .task import Task
 from .toxicity_task import ToxicityTask
+from .truthful_answers_task import TruthfulAnswersTask
 from .truthfulness_task import TruthfulnessTask
 
 # One line a task. Their modules load nothing heavy before `prepare`.
 TASKS: dict[str, type[Task]] = {
     "truthfulness": TruthfulnessTask,
+    "truthful_answers": TruthfulAnswersTask,
     "toxicity": ToxicityTask,
     "perplexity": PerplexityTask,
 }
