@@ -122,34 +122,38 @@ class Page:
 
     async def next(self, request: Request) -> Response:
         """The item to work on."""
-        labeler = await self._joined(request)
-        assigned = await run_in_threadpool(self.work.next, labeler)
-        return await self._item(labeler, assigned)
+        return await self._with_item(request, lambda labeler: (self.work.next(labeler), {}))
 
     async def renew(self, request: Request) -> Response:
         """Hold the item longer."""
-        labeler, body = await self._joined(request), await _body(request)
-        until = await run_in_threadpool(self.work.renew, labeler, _whole(body, "assignment"))
-        return JSONResponse({"until": until})
+        assignment = _whole(await _body(request), "assignment")
+
+        def renew() -> float:
+            return self.work.renew(self._joined(request), assignment)
+
+        return JSONResponse({"until": await run_in_threadpool(renew)})
 
     async def answer(self, request: Request) -> Response:
         """Take an answer or a skip, and give the next item."""
-        labeler, body = await self._joined(request), await _body(request)
+        body = await _body(request)
         key, seconds = body.get("key"), body.get("seconds")
         if not isinstance(key, str) or not 8 <= len(key) <= 80:
             raise FormError(["wanted a key of 8 to 80 characters for this answer"])
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e6:
             seconds = None
         kind: Literal["answer", "skip"] = "skip" if body.get("kind") == "skip" else "answer"
-        number = await run_in_threadpool(
-            self.work.submit, labeler, _whole(body, "assignment"), key, kind, body.get("body"), seconds
-        )
-        return await self._item(labeler, await run_in_threadpool(self.work.next, labeler), answer=number)
+        assignment, answer = _whole(body, "assignment"), body.get("body")
+
+        def take(labeler: Labeler) -> tuple[Assigned | None, dict[str, Any]]:
+            number, assigned = self.work.submit_and_next(labeler, assignment, key, kind, answer, seconds)
+            return assigned, {"answer": number}
+
+        return await self._with_item(request, take)
 
     async def undo(self, request: Request) -> Response:
         """Take the last answer back."""
-        labeler, body = await self._joined(request), await _body(request)
-        return await self._item(labeler, await run_in_threadpool(self.work.undo, labeler, _whole(body, "answer")))
+        answer = _whole(await _body(request), "answer")
+        return await self._with_item(request, lambda labeler: (self.work.undo(labeler, answer), {}))
 
     async def results_now(self, request: Request) -> Response:
         """Progress and agreement at this moment."""
@@ -180,8 +184,8 @@ class Page:
         key = request.cookies.get(self._cookie("labeler"))
         return self.store.labeler(key) if key else None
 
-    async def _joined(self, request: Request) -> Labeler:
-        labeler = await run_in_threadpool(self._labeler, request)
+    def _joined(self, request: Request) -> Labeler:
+        labeler = self._labeler(request)
         if labeler is None:
             raise NotJoinedError("say your name first: load the page again")
         return labeler
@@ -203,9 +207,18 @@ class Page:
 
     # How answers are put.
 
-    async def _item(self, labeler: Labeler, assigned: Assigned | None, **more: Any) -> Response:
-        progress = await run_in_threadpool(self.work.progress, labeler)
-        return _json({"item": assigned.as_page() if assigned else None, "progress": progress} | more)
+    async def _with_item(
+        self, request: Request, act: Callable[[Labeler], tuple[Assigned | None, dict[str, Any]]]
+    ) -> Response:
+        """Do something for the labeler who asks, and answer with the item that comes then, all in one thread."""
+
+        def run() -> dict[str, Any]:
+            labeler = self._joined(request)
+            assigned, more = act(labeler)
+            page = assigned.as_page() if assigned else None
+            return {"item": page, "progress": self.work.progress(labeler)} | more
+
+        return _json(await run_in_threadpool(run))
 
     def _page(self, name: str, status: int = 200, **values: Any) -> Response:
         return HTMLResponse(self._pages.get_template(name).render(**values), status)

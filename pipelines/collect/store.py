@@ -5,11 +5,13 @@ import sqlite3
 import threading
 import time
 import unicodedata
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import orjson
 
@@ -19,6 +21,7 @@ from .schema import connect, open_study, told
 
 LONGEST_NAME = 60  # characters
 DEFAULTS = {"overlap": 1, "skips": 2, "lease_minutes": 30}
+T = TypeVar("T")
 CHUNK = 500  # rows written in one transaction, so that labelers at work never wait long
 
 
@@ -53,6 +56,9 @@ class Store:
 
     def __init__(self, path: Path, *, makes: bool = True, clock: Callable[[], float] = time.time) -> None:
         self._idle: list[sqlite3.Connection] = []
+        self._waiting: deque[_Job] = deque()
+        self._writer = ThreadPoolExecutor(1, "study")
+        self._labelers: dict[str, Labeler] = {}
         open_study(path, makes=makes)
         self.path, self.clock = path, clock
         # SQLite lets one write at a time and has the others poll; a lock of ours wakes them at once, in turn.
@@ -62,7 +68,7 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close all connections that are not in use."""
+        """Close all connections that are not in use; they are opened again when needed."""
         while self._idle:
             self._idle.pop().close()
 
@@ -77,6 +83,41 @@ class Store:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
+
+    def together(self, act: Callable[[sqlite3.Connection], T]) -> T:
+        """Do one thing in a transaction that others who wait share: many answers at once cost one wait for the disk.
+
+        One thread does all that is waiting, in turn, each within a savepoint, so that the fault of one undoes nothing
+        of another. It returns when the transaction is on the disk.
+
+        Raises:
+            Exception: whatever `act` raises; nothing of it is kept then.
+            RunError: the database stays locked by another program, or the disk is full.
+        """
+        mine = _Job(act)
+        self._waiting.append(mine)
+        self._writer.submit(self._do_all)  # finds nothing to do where an earlier turn has done it
+        mine.is_over.wait()
+        if mine.error is not None:
+            raise mine.error
+        return cast(T, mine.result)
+
+    def _do_all(self) -> None:
+        """Do what is waiting in one transaction."""
+        jobs: list[_Job] = []
+        while self._waiting:
+            jobs.append(self._waiting.popleft())
+        if not jobs:
+            return
+        try:
+            with self.write() as connection:
+                for job in jobs:
+                    job.run(connection)
+        except Exception as error:  # the transaction as a whole: nobody's part of it is kept
+            for job in jobs:
+                job.result, job.error = None, error
+        for job in jobs:
+            job.is_over.set()
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -145,9 +186,13 @@ class Store:
 
     def labeler(self, key: str) -> Labeler | None:
         """Whose key this is."""
-        with self.read() as base:
-            row = base.execute("SELECT * FROM labelers WHERE key = ?", (key,)).fetchone()
-        return _labeler(row) if row else None
+        if key not in self._labelers:
+            with self.read() as base:
+                row = base.execute("SELECT * FROM labelers WHERE key = ?", (key,)).fetchone()
+            if row is None:
+                return None
+            self._labelers[key] = _labeler(row)  # never changes
+        return self._labelers[key]
 
     def named(self, name: str) -> Labeler | None:
         """The labeler of a name, as `clean_name` writes it."""
@@ -172,6 +217,28 @@ class Store:
             kind = "a simulated labeler" if found.is_simulated else "a person"
             raise DataError(f"the name {name!r} belongs to {kind} in this study: choose another")
         return found
+
+
+class _Job:
+    """Something to do within a shared transaction, and what came of it."""
+
+    def __init__(self, act: Callable[[sqlite3.Connection], object]) -> None:
+        self.act = act
+        self.result: object = None
+        self.error: Exception | None = None
+        self.is_over = threading.Event()
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """Do it within a savepoint; faults of the database itself end the whole transaction."""
+        connection.execute("SAVEPOINT job")
+        try:
+            self.result = self.act(connection)
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            connection.execute("ROLLBACK TO job")
+            self.error = error
+        connection.execute("RELEASE job")
 
 
 def clean_name(name: Any) -> str:
