@@ -21,6 +21,7 @@ from .commands.judge import judge
 from .commands.recipes import recipes
 from .commands.report import report
 from .commands.run import run, up_to
+from .commands.sample import sample
 from .commands.toxicity import toxicity
 
 HELP = "Make a language model helpful, honest and harmless on one consumer GPU."
@@ -60,6 +61,7 @@ app.command()(compare)
 app.command()(recipes)
 app.add_typer(toxicity, name="toxicity")
 app.add_typer(judge, name="judge")
+app.command()(sample)
 app.add_typer(collect, name="collect")
 
 

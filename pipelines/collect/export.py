@@ -24,11 +24,13 @@ SUMMARY = "export.json"
 HELD_OUT_SHARE = 0.15
 FILES = (
     "demonstrations",
+    "demonstrations_held_out",
     "comparisons",
     "comparisons_held_out",
     "rankings",
     "rankings_held_out",
     "ratings",
+    "ratings_held_out",
     "prompts",
     "held_out_prompts",
     "skipped",
@@ -141,13 +143,11 @@ def _write_answer(
     marks = source | {"prompt_flags": answer["prompt_flags"]}
     suffix = "_held_out" if is_held_out else ""
     if "completion" in answer:
-        if is_held_out:
-            left_out["demonstrations_of_held_out_prompts"] += 1
-        else:
-            files["demonstrations"].append(item["row"] | _demonstration(prompt, answer["completion"]) | marks)
+        row = item["row"] | _demonstration(prompt, answer["completion"]) | marks
+        files[f"demonstrations{suffix}"].append(row)
     if "ratings" in answer:
         rated = zip(completions, answer["ratings"], answer["flags"], strict=True)
-        files["ratings"] += [
+        files[f"ratings{suffix}"] += [
             _part(item, at) | {"prompt": prompt, "completion": text, "rating": rating, "flags": flags} | marks
             for at, (text, rating, flags) in enumerate(rated)
         ]

@@ -90,7 +90,8 @@ def test_a_prompt_is_either_trained_on_or_held_out(tmp_path):
     held_out = {row["prompt"] for name in files if "held_out" in name for row in files[name]}
     assert not train & held_out and len(train | held_out) == 60
     assert 8 <= len(held_out) <= 28
-    assert summary["left_out"]["demonstrations_of_held_out_prompts"] == len(held_out)
+    assert summary["files"]["demonstrations_held_out"] == len(held_out)
+    assert summary["files"]["ratings_held_out"] == 2 * len(held_out)
     assert len(files["prompts"]) + len(files["held_out_prompts"]) == 60
     assert summary["left_out"]["repeated_prompts"] == 60
     with pytest.raises(SettingsError, match="--held-out: got 1"):
@@ -131,7 +132,8 @@ def test_an_export_never_replaces_a_folder_of_something_else(tmp_path, monkeypat
     with pytest.raises(RunError, match="is no export"):
         export_study(store, other)
     done = call(monkeypatch, capsys, "collect", "export", store.path, "--out", tmp_path / "out", "--json")
-    assert done.code == 0 and json.loads(done.out)["files"]["ratings"] == 6
+    files = json.loads(done.out)["files"]
+    assert done.code == 0 and files["ratings"] + files["ratings_held_out"] == 6
 
 
 def judged(labeler, ratings, ranks, item=1):
