@@ -13,13 +13,14 @@ from ..toolkit.settings.base import TINY, BaseSettings
 from ..toolkit.settings.reading import read_settings, setting
 from .evaluate import EvalSettings
 from .filter_settings import FilterSettings
+from .mitigations import ComparisonSettings
 from .ppo import PpoSettings
 from .retrain import RetrainSettings
 from .reward import RewardSettings
 from .sets import DataSettings
 from .sft import SftSettings
 
-StageName = Literal["filter", "retrain", "sft", "reward", "ppo", "eval"]
+StageName = Literal["filter", "retrain", "sft", "reward", "ppo", "eval", "mitigations"]
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "filter": (),
     "retrain": ("filter",),
@@ -27,6 +28,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "reward": ("filter",),
     "ppo": ("filter", "sft", "reward"),
     "eval": ("filter",),
+    "mitigations": (),
 }
 BUNDLED = Path(__file__).parent / "recipes"
 DEFAULT = "embedded"
@@ -58,6 +60,8 @@ class Recipe:
     """Reinforcement learning."""
     mitigations: MitigationSettings = MitigationSettings()
     """Harm mitigations of the trainings above; all off unless given a strength."""
+    comparison: ComparisonSettings = ComparisonSettings()
+    """Mitigations held against each other; runs only where `stages` names `mitigations`."""
     eval: EvalSettings = EvalSettings()
     """What is measured."""
 
@@ -78,6 +82,10 @@ class Recipe:
             found.append("base.control_tokens: got false, wanted true: mitigations.control trains these tokens")
         if "retrain" in self.stages and self.base.model != TINY:
             found.append(f"stages: 'retrain' trains tiny bases, so it needs base.model=tiny; got {self.base.model!r}")
+        if "mitigations" in self.stages and (self.base.model != TINY or self.data.source != "world"):
+            found.append(
+                "stages: 'mitigations' compares on the embedded world: it needs base.model=tiny, data.source=world"
+            )
         has_text = self.base.corpus or self.data.source != "files" or self.data.corpus
         if self.base.model == TINY and not has_text:
             found.append("base.corpus: got nothing, wanted a file of texts to train the tiny base on, or data.corpus")

@@ -16,9 +16,11 @@ from ..toolkit.machine import hardware, source_state, versions
 from ..toolkit.settings.base import TINY
 from ..toolkit.settings.reading import to_tree
 from ..toolkit.stage import Artifacts, Planned, Stage, lock, plan, refuse_conflicts, run_stage, set_aside
+from ..toolkit.world.occupations import occupation_documents
 from .console import Console
 from .curate import run_filter
 from .evaluate import questions_file, run_eval
+from .mitigations import run_mitigations
 from .ppo import run_ppo
 from .recipe import Recipe
 from .retrain import run_retrain
@@ -35,6 +37,9 @@ MODULES = (
     "filter_building",
     "filter_settings",
     "mitigate",
+    "mitigation_arms",
+    "mitigation_measures",
+    "mitigations",
     "ppo",
     "retrain",
     "reward",
@@ -168,6 +173,12 @@ def _stages(recipe: Recipe, console: Console) -> list[Stage]:
             inputs=treatments,
             run=partial(run_ppo, recipe.ppo, base, seed, console, mitigations=recipe.mitigations),
         ),
+        "mitigations": Stage(
+            name="mitigations",
+            settings=shared
+            | {"comparison": to_tree(recipe.comparison), "sft": to_tree(recipe.sft), "eval": to_tree(recipe.eval)},
+            run=partial(run_mitigations, recipe.comparison, recipe.sft, recipe.eval, data, base, seed, console),
+        ),
         "eval": Stage(
             name="eval",
             settings=shared | treated | {"eval": to_tree(recipe.eval)},
@@ -216,6 +227,8 @@ def _base_texts(recipe: Recipe) -> list[str]:
         require_columns(rows, "text", recipe.base.corpus)
         return [row["text"] for row in rows]
     sets = load_sets(recipe.data, recipe.seed)
+    if "mitigations" in recipe.stages:
+        return [*(row["text"] for row in sets.corpus), *occupation_documents(recipe.seed)]
     if sets.corpus:
         return [row["text"] for row in sets.corpus]
     return [plain_text([*row["prompt"], *row[side]]) for row in sets.comparisons for side in ("chosen", "rejected")]

@@ -1,0 +1,83 @@
+import pytest
+from micro_run import MICRO, QUIET, call, libraries_as_before
+from tunewell.pipelines.mitigation_arms import METHODS, UNTREATED, arms
+from tunewell.pipelines.mitigation_measures import difference, summary
+from tunewell.pipelines.recipe import find_recipe, read_recipe
+from tunewell.toolkit.errors import SettingsError
+from tunewell.toolkit.files import read_json
+from tunewell.toolkit.world.occupations import (
+    SHARES,
+    occupation_demonstrations,
+    occupation_documents,
+    occupation_probes,
+)
+
+pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
+
+
+def test_every_method_has_three_rising_strengths_and_arms_share_trainings_that_differ_in_decoding_alone():
+    found = arms(tuple(METHODS))
+    assert len(found) == 1 + 3 * len(METHODS) == len({arm.name for arm in found})
+    for name, method in METHODS.items():
+        assert list(method.strengths) == sorted(set(method.strengths))
+        trainings = {arm.trained for arm in found if arm.method == name}
+        if method.decoding == "gate":
+            assert trainings == {name}
+        elif method.decoding:
+            assert trainings == {UNTREATED}
+        else:
+            assert len(trainings) == 3
+
+
+def test_the_talk_about_occupations_leans_as_it_says_and_probes_tell_no_gender():
+    documents = occupation_documents(0, count=2000)
+    assert documents == occupation_documents(0, count=2000)
+    for job, share in (("nurse", SHARES["nurse"]), ("miner", SHARES["miner"])):
+        own = [text for text in documents if f"The {job} " in text]
+        women = sum(" she " in text for text in own)
+        assert abs(women / len(own) - share) < 0.15
+        assert not any(" she " in text and " he " in text for text in own)
+    assert len(occupation_probes()) == 3 * len(SHARES)
+    assert not any({"she", "he", "her", "his"} & set(probe.text.split()) for probe in occupation_probes())
+    assert {row["prompt"].partition(" the ")[2][:-1] for row in occupation_demonstrations(0)} <= SHARES.keys()
+
+
+def test_figures_have_intervals_over_prompts_and_differences_are_paired():
+    before = [{"id": str(n // 2), "value": float(n % 2), "weight": 1.0} for n in range(20)]
+    after = [one | {"value": 0.0} for one in before]
+    assert summary(before, "toxicity")["value"] == 0.5 and summary(before, "toxicity")["n"] == 10
+    found = difference(before, after, seed=0)
+    assert found["delta"] == -0.5 and found["high"] <= -0.5 + 1e-9
+    assert difference(before, before, seed=0)["delta"] == 0.0
+
+
+def test_unknown_methods_and_other_worlds_are_refused():
+    recipe = find_recipe("findings/mitigations")
+    with pytest.raises(SettingsError, match="unlikelihod"):
+        read_recipe(recipe, ["comparison.methods=[unlikelihod]"])
+    with pytest.raises(SettingsError, match="embedded world"):
+        read_recipe(recipe, ["base.model=gpt2"])
+
+
+@pytest.mark.slow
+def test_arms_are_trained_asked_and_compared_with_the_untreated_one(tmp_path, monkeypatch, capsys):
+    settings = [one for one in MICRO if one.startswith(("base.", "eval.", "sft."))]
+    arguments = ["run", "findings/mitigations", *settings, "comparison.methods=[control,blocklist-data]",
+                 "--out", str(tmp_path / "run"), "--json"]  # fmt: skip
+    with libraries_as_before():
+        assert call(monkeypatch, capsys, *arguments).code == 0
+    folder = tmp_path / "run" / "01-mitigations"
+    rows = {row["arm"]: row for row in read_json(folder / "mitigations.json")["arms"]}
+    assert len(rows) == 7
+    assert "nll.difference" not in rows[UNTREATED]
+    for row in rows.values():
+        for figure in ("toxicity", "bias", "truthfulness", "nll"):
+            assert row[figure]["low"] <= row[figure]["value"] <= row[figure]["high"]
+    dropped = [read_json(folder / "trained" / f"blocklist-data-{share}" / "sets" / "dropped.json")["dropped"]
+               for share in ("0.33", "0.67", "1")]  # fmt: skip
+    assert dropped == sorted(set(dropped))
+    gate = read_json(folder / "arms" / "control-0.05" / "gate.json")
+    counted = gate["outcomes"]
+    assert counted["safe"] + counted["unsafe"] == len(gate["decisions"]) == 4
+    assert 0 <= gate["held_out"]["auc"] <= 1
+    assert (folder / "mitigations.md").read_text().count("\n") == 9
