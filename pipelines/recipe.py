@@ -14,16 +14,20 @@ from ..toolkit.settings.reading import read_settings, setting
 from .evaluate import EvalSettings
 from .filter_settings import FilterSettings
 from .mitigations import ComparisonSettings
+from .mixture import MixtureSettings
 from .ppo import PpoSettings
 from .retrain import RetrainSettings
 from .reward import RewardSettings
+from .reward_losses import LossesSettings
 from .sets import DataSettings
 from .sft import SftSettings
 
-StageName = Literal["filter", "retrain", "sft", "reward", "ppo", "eval", "mitigations"]
+StageName = Literal["filter", "retrain", "mixture", "losses", "sft", "reward", "ppo", "eval", "mitigations"]
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "filter": (),
     "retrain": ("filter",),
+    "mixture": (),
+    "losses": ("filter",),
     "sft": ("filter",),
     "reward": ("filter",),
     "ppo": ("filter", "sft", "reward"),
@@ -52,6 +56,10 @@ class Recipe:
     """Which documents and demonstrations are dropped."""
     retrain: RetrainSettings = RetrainSettings()
     """Base models trained on what the filters kept; runs only where `stages` names it."""
+    mixture: MixtureSettings = MixtureSettings()
+    """Instruction tuning on a mixture of tasks; runs only where `stages` names it."""
+    losses: LossesSettings = LossesSettings()
+    """Reward models by each loss on the same rankings; runs only where `stages` names it."""
     sft: SftSettings = SftSettings()
     """Supervised fine-tuning."""
     reward: RewardSettings = RewardSettings()

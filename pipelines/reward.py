@@ -269,7 +269,7 @@ def train_member(
     trained = TrainedMember(
         folder=_save(peft_model, folder / "members" / str(number)),
         sequences=sequences,
-        scores=trainer.score_alone(sequences),
+        scores=trainer.scores_of(sequences, batch_size=1),
         counts=dict(made.counts),
         warnings=treatment.warnings(),
     )

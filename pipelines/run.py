@@ -21,10 +21,12 @@ from .console import Console
 from .curate import run_filter
 from .evaluate import questions_file, run_eval
 from .mitigations import run_mitigations
+from .mixture import run_mixture
 from .ppo import run_ppo
 from .recipe import Recipe
 from .retrain import run_retrain
 from .reward import run_reward
+from .reward_losses import run_losses
 from .sets import input_hashes, load_sets, plain_text
 from .sft import run_sft
 
@@ -40,9 +42,11 @@ MODULES = (
     "mitigation_arms",
     "mitigation_measures",
     "mitigations",
+    "mixture",
     "ppo",
     "retrain",
     "reward",
+    "reward_losses",
     "reward_report",
     "sets",
     "sft",
@@ -154,6 +158,16 @@ def _stages(recipe: Recipe, console: Console) -> list[Stage]:
             name="retrain",
             settings=shared | {"retrain": to_tree(recipe.retrain), "eval": to_tree(recipe.eval)},
             run=partial(run_retrain, recipe.retrain, recipe.eval, base, seed, partial(_base_texts, recipe), console),
+        ),
+        "mixture": Stage(
+            name="mixture",
+            settings=shared | {"mixture": to_tree(recipe.mixture), "sft": to_tree(recipe.sft)},
+            run=partial(run_mixture, recipe.mixture, recipe.sft, base, seed, console),
+        ),
+        "losses": Stage(
+            name="losses",
+            settings=shared | {"losses": to_tree(recipe.losses), "reward": to_tree(recipe.reward)},
+            run=partial(run_losses, recipe.losses, recipe.reward, base, seed, console),
         ),
         "sft": Stage(
             name="sft",

@@ -150,7 +150,10 @@ except SystemExit as end:
         ("[filter, ppo, sft, reward]", "'ppo' needs sft, reward before it"),
         ("[filter, sft, ppo]", "'ppo' needs reward before it"),
         ("[filter, sft, filter]", "wanted each stage once"),
-        ("[]", "got none, wanted at least one of filter, retrain, sft, reward, ppo, eval"),
+        (
+            "[]",
+            "got none, wanted at least one of filter, retrain, mixture, losses, sft, reward, ppo, eval, mitigations",
+        ),
         ("[filter, stf]", "got 'stf'"),
     ],
 )

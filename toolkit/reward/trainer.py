@@ -33,7 +33,7 @@ class RankingCollator:
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Flatten the completions of all examples; indices of pairs count over the whole batch."""
         ids = [list(completion) for example in examples for completion in example["completions_ids"]]
-        longest = max(map(len, ids))
+        input_ids, attention_mask = _padded(ids, self.pad_token_id)
         starts, start = [], 0
         for example in examples:
             starts.append(start)
@@ -47,8 +47,8 @@ class RankingCollator:
             return torch.tensor(found, dtype=torch.long)
 
         return {
-            "input_ids": torch.tensor([row + [self.pad_token_id] * (longest - len(row)) for row in ids]),
-            "attention_mask": torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids]),
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
             "better": indices("better"),
             "worse": indices("worse"),
             **{name: floats(name) for name in ("margin", "weight", "wins", "losses")},
@@ -81,6 +81,7 @@ class RankingTrainer(FiniteSteps, BestByAdapterName, RewardTrainer):  # type: ig
         kwargs.setdefault("data_collator", RankingCollator(int(tokenizer.pad_token_id)))
         super().__init__(*args, **kwargs)
         self.gradient_cache = gradient_cache
+        self._pad = int(tokenizer.pad_token_id)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset  # tokenised already, and what is too long was counted
@@ -106,14 +107,18 @@ class RankingTrainer(FiniteSteps, BestByAdapterName, RewardTrainer):  # type: ig
         self._note(scores.detach().float(), terms, inputs)
         return (loss, {"logits": scores[:, None]}) if return_outputs else loss
 
-    def score_alone(self, sequences: Sequence[Sequence[int]]) -> list[float]:
-        """Scores of token ids by the model as it is now, each sequence in a pass of its own."""
+    def scores_of(self, sequences: Sequence[Sequence[int]], batch_size: int = 32) -> list[float]:
+        """Scores of token ids by the model as it is now; with batches of 1, free of any padding."""
         model: Any = self.model
-        scores = []
+        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
+        scores = [0.0] * len(sequences)
         with evaluating(model), self.compute_loss_context_manager():
-            for ids in sequences:
-                row = torch.tensor([list(ids)], device=model.device)
-                scores.append(float(_scores(model, {"input_ids": row, "attention_mask": torch.ones_like(row)})[0]))
+            for start in range(0, len(order), batch_size):
+                batch = order[start : start + batch_size]
+                rows, mask = _padded([list(sequences[index]) for index in batch], self._pad)
+                inputs = {"input_ids": rows.to(model.device), "attention_mask": mask.to(model.device)}
+                for index, score in zip(batch, _scores(model, inputs).tolist(), strict=True):
+                    scores[index] = score
         return scores
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
@@ -185,6 +190,13 @@ def _drawn_again(state: RandomState, device: torch.device) -> Iterator[None]:
         if on_gpu is not None:
             torch.cuda.set_rng_state(on_gpu, device)
         yield
+
+
+def _padded(rows: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Token ids (B, T), padded on the right, and the mask that is 1 at real tokens."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+    return ids, torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
 
 
 def _scores(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
