@@ -1,6 +1,6 @@
 """An epoch of reward-model training on rankings: tunewell's K-wise trainer beside TRL's RewardTrainer on all pairs.
 
-    python bench/reward_kwise.py [--json] [--rounds 3] [--rankings 32] [--threads 2]
+    python bench/reward_kwise.py [--json] [--rounds 4] [--rankings 96] [--threads 2]
 
 Rankings of K = 9 completions, so 36 pairs each: TRL encodes 72 completions a ranking, the K-wise trainer 9. A small
 Llama with random weights and a LoRA adapter with a head, on the CPU; both trainers see the same rankings, take equally
@@ -61,7 +61,7 @@ def make_model(seed: int) -> Any:
 
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4,
+        vocab_size=VOCABULARY, hidden_size=128, intermediate_size=352, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=4, max_position_embeddings=128, pad_token_id=0, bos_token_id=2, eos_token_id=1,
         num_labels=1,
     )  # fmt: skip
@@ -167,8 +167,8 @@ def _figure(times: dict[str, list[float]], unit: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="end with one JSON object on the last line")
-    parser.add_argument("--rounds", type=int, default=3, help="trainings of each (default 3)")
-    parser.add_argument("--rankings", type=int, default=32, help="rankings of an epoch (default 32)")
+    parser.add_argument("--rounds", type=int, default=4, help="trainings of each (default 4)")
+    parser.add_argument("--rankings", type=int, default=96, help="rankings of an epoch (default 96)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (default: all cores)")
     arguments = parser.parse_args()
     import datasets

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..toolkit.errors import DataError, SettingsError
+from ..toolkit.files import read_json
 from ..toolkit.mitigations.settings import OFF, MitigationSettings
 from ..toolkit.settings.base import BaseSettings
 from ..toolkit.settings.lora import LoraSettings
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..toolkit.sft.trainer import RewardProbe
 
 Selection = Literal["last", "loss", "reward"]
+PROBE = "rewards"  # folder of what the answers at each evaluation earned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class SftSettings:
     """Folder of a reward adapter trained on the same base, where the recipe trains none before SFT."""
     validation_prompts: int = setting(64, low=2, unit="prompts")
     """Held-out demonstrations whose prompts are answered at each evaluation, for the reward curve."""
+    validation_samples: int = setting(1, low=1, unit="answers")
+    """Answers to each of these prompts: more make the reward curve smoother."""
     max_new_tokens: int = setting(64, low=1, unit="tokens")
     """Longest answer for the reward curve."""
     ptx_share: float = setting(0.0, low=0, below=1, unit="share of rows")
@@ -109,7 +113,7 @@ def run_sft(
             "SFT is to be evaluated while it trains (sft.select, sft.trainer.eval_strategy), but there are no held-out "
             "demonstrations: give data.demonstrations_held_out (or data.validation_share with hh), or sft.select=last"
         )
-    probe = _probe(settings, before, stack, held_out, seed) if evaluates else None
+    probe = _probe(settings, before, stack, held_out, seed, folder / PROBE) if evaluates else None
     with stack.using("policy", trainable=True) as peft_model:
         trainer = with_terms(FineTuner, treatment.loss_terms(rows, tokenizer, length))(
             model=peft_model,
@@ -134,7 +138,7 @@ def run_sft(
     warnings += [f"SFT left out {counts['empty']} demonstrations with an empty completion."] * bool(counts["empty"])
     return Outcome(
         artifacts=replace(before, sft=folder / "policy"),
-        results=_kept_figures(trainer, select),
+        results=_kept_figures(trainer, select) | _after_lowest_loss(trainer, folder / PROBE, seed),
         rows={"demonstrations": len(rows), "held_out": len(held_out), "pretraining_texts": len(mixed), **counts},
         warnings=(*warnings, *treatment.warnings()),
     )
@@ -193,7 +197,7 @@ def _pretraining(
 
 
 def _probe(
-    settings: SftSettings, before: Artifacts, stack: "ModelStack", held_out: list[Row], seed: int
+    settings: SftSettings, before: Artifacts, stack: "ModelStack", held_out: list[Row], seed: int, folder: Path
 ) -> "RewardProbe | None":
     """What measures sampled answers, where there is a reward model."""
     from ..toolkit.model.generation import Sampling, window_of
@@ -216,7 +220,9 @@ def _probe(
         stack=stack,
         prompts=fitting[: settings.validation_prompts],
         sampling=Sampling(max_new_tokens=settings.max_new_tokens),
+        samples=settings.validation_samples,
         seed=seed,
+        folder=folder,
     )
 
 
@@ -237,3 +243,20 @@ def _kept_figures(trainer: Any, select: Selection) -> dict[str, Figure]:
         epoch = next(entry["epoch"] for entry in entries if "epoch" in entry)
         found["sft.epochs"] = {"value": epoch, "low": None, "high": None, "n": 1}
     return found
+
+
+def _after_lowest_loss(trainer: Any, folder: Path, seed: int) -> dict[str, Figure]:
+    """What reward did behind the evaluation of lowest loss: the last one minus that one, paired by prompt."""
+    from ..eval.statistics import paired_difference
+
+    losses = {entry["step"]: entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry}
+    if trainer.probe is None or len(losses) < 2:
+        return {}
+    lowest, last = min(losses, key=lambda step: losses[step]), max(losses)
+    rewards = [read_json(folder / f"{step}.json")["rewards"] for step in (lowest, last)]
+    change = paired_difference(*rewards, seed=seed)
+    return {
+        "sft.reward_after_lowest_loss": {
+            "value": change.delta, "low": change.low, "high": change.high, "n": change.n_pairs
+        }
+    }  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..toolkit.errors import SettingsError, TrainingError
+from ..toolkit.errors import MissingPackageError, SettingsError, TrainingError
 from ..toolkit.files import write_json
 from ..toolkit.model.sequences import sequence_ids
 from ..toolkit.settings.base import BaseSettings
@@ -44,6 +44,9 @@ def trainer_arguments(
     }
     if block.get("fp16"):
         ours["bf16"] = False
+    if device == "cuda" and base.quantization != "none":
+        ours["optim"] = "paged_adamw_32bit"  # spikes of memory go to the CPU's instead of ending the run (QLoRA)
+    _check_trackers(block.get("report_to", "none"))
     fixed = {"output_dir": str(folder / "checkpoints"), "seed": seed, "use_cpu": device == "cpu", "disable_tqdm": True}
     try:
         return cls(**(ours | defaults | dict(block) | fixed))
@@ -51,6 +54,22 @@ def trainer_arguments(
         raise
     except (TypeError, ValueError) as error:
         raise SettingsError([f"trainer: {cls.__name__} refuses a value: {error}"]) from error
+
+
+def _check_trackers(wanted: Any) -> None:
+    """Refuse a tracker that is unknown or not installed before a model is loaded."""
+    from transformers import integrations
+
+    hub: Any = integrations  # it names what it exports only where no type checker looks
+    names = [wanted] if isinstance(wanted, str) else list(wanted or [])
+    for name in names:
+        if name in ("none", "all"):
+            continue
+        if name not in hub.INTEGRATION_TO_CALLBACK:
+            known = ", ".join(sorted(hub.INTEGRATION_TO_CALLBACK))
+            raise SettingsError([f"trainer.report_to: got {name!r}, wanted `none` or some of {known}"])
+        if name not in hub.get_available_reporting_integrations():
+            raise MissingPackageError(name, f"trainer.report_to={name}")
 
 
 def train(trainer: "Trainer", folder: Path, console: Console, title: str) -> None:

@@ -13,6 +13,7 @@ from ..checkpoints import BestByAdapterName
 from ..errors import ModelError
 from ..finite import FiniteSteps
 from ..model.score_probe import evaluating
+from ..telemetry import NoTelemetry
 from .examples import Example
 from .losses import Terms, reward_loss
 
@@ -56,7 +57,7 @@ class RankingCollator:
         }
 
 
-class RankingTrainer(FiniteSteps, BestByAdapterName, RewardTrainer):  # type: ignore[misc]  # TRL's has no types
+class RankingTrainer(FiniteSteps, BestByAdapterName, NoTelemetry, RewardTrainer):  # type: ignore[misc]  # TRL's has no types
     """`trl.RewardTrainer` whose batch element is a prompt with all its completions.
 
     It takes what `ExampleMaker` makes as its data sets, and TRL's own settings. With `gradient_cache`, at most that

@@ -4,17 +4,20 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from trl import SFTTrainer
 
 from ..checkpoints import BestByAdapterName
+from ..files import write_json
 from ..finite import FiniteSteps
 from ..model.generation import Sampling, generate
 from ..model.stack import ModelStack
 from ..ppo.prompts import Prompt
 from ..reward.scoring import score_ids
+from ..telemetry import NoTelemetry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +32,10 @@ class RewardProbe:
         policy: adapter that answers.
         reward: adapter that scores.
         sampling: how answers are drawn.
+        samples: answers to each prompt.
         seed: of the draws.
         batch_size: prompts per batch.
+        folder: the rewards of each evaluation, one a prompt, are kept there as `STEP.json`.
     """
 
     stack: ModelStack
@@ -38,31 +43,35 @@ class RewardProbe:
     policy: str = "policy"
     reward: str = "reward"
     sampling: Sampling
+    samples: int = 1
     seed: int = 0
     batch_size: int = 32
+    folder: Path | None = None
 
-    def __call__(self) -> dict[str, float]:
-        """Mean reward, its standard error, and the mean length of the answers in tokens."""
+    def __call__(self, step: int) -> dict[str, float]:
+        """Mean reward, its standard error over the prompts, and the mean length of the answers in tokens."""
+        prompts = [prompt.ids for prompt in self.prompts for _ in range(self.samples)]
         with self.stack.using(self.policy) as model:
             answers = generate(
                 model,
                 self.stack.tokenizer,
-                [prompt.ids for prompt in self.prompts],
+                prompts,
                 self.sampling,
-                seeds=[_seed(self.seed, index) for index in range(len(self.prompts))],
+                seeds=[_seed(self.seed, index) for index in range(len(prompts))],
                 batch_size=self.batch_size,
             )
-        sequences = [
-            [*prompt.ids, *_closed(answer.ids, self.stack.tokenizer.eos_token_id)]
-            for prompt, answer in zip(self.prompts, answers, strict=True)
-        ]
+        end = self.stack.tokenizer.eos_token_id
+        sequences = [[*ids, *_closed(answer.ids, end)] for ids, answer in zip(prompts, answers, strict=True)]
         scores = score_ids(self.stack, self.reward, sequences, batch_size=self.batch_size)
-        error = float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else float("nan")
+        means = scores.reshape(-1, self.samples).mean(1)
+        if self.folder is not None:
+            write_json(self.folder / f"{step}.json", {"rewards": means.tolist()})
+        error = float(means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else float("nan")
         tokens = float(np.mean([len(answer.ids) for answer in answers]))
-        return {"eval_reward": float(scores.mean()), "eval_reward_error": error, "eval_answer_tokens": tokens}
+        return {"eval_reward": float(means.mean()), "eval_reward_error": error, "eval_answer_tokens": tokens}
 
 
-class FineTuner(FiniteSteps, BestByAdapterName, SFTTrainer):  # type: ignore[misc]  # TRL's has no types
+class FineTuner(FiniteSteps, BestByAdapterName, NoTelemetry, SFTTrainer):  # type: ignore[misc]  # TRL's has no types
     """`trl.SFTTrainer` with a reward curve beside the loss, which `metric_for_best_model="eval_reward"` can use.
 
     Ouyang et al. 2022 chose their SFT model that way: its validation loss rose from the second epoch on while reward
@@ -90,7 +99,7 @@ class FineTuner(FiniteSteps, BestByAdapterName, SFTTrainer):  # type: ignore[mis
         """The loss on the evaluation rows, and what the probe measures."""
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         if self.probe is not None:
-            found = self.probe()
+            found = self.probe(self.state.global_step)
             self.log(dict(found))
             metrics |= found
         return metrics

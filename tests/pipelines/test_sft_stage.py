@@ -1,0 +1,109 @@
+import pytest
+from micro_run import MICRO, QUIET, call, libraries_as_before
+from tunewell.pipelines.recipe import find_recipe, read_recipe
+from tunewell.pipelines.sets import DataSettings
+from tunewell.pipelines.sft import selection, usable
+from tunewell.pipelines.training import trainer_arguments
+from tunewell.toolkit.errors import MissingPackageError, SettingsError
+from tunewell.toolkit.files import read_json
+from tunewell.toolkit.settings.base import BaseSettings
+from tunewell.toolkit.settings.reading import TrainerBlock
+from tunewell.toolkit.stage import Artifacts
+
+pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
+BASE = [one for one in MICRO if one.startswith(("base.", "filter.", "data."))]
+
+
+@pytest.mark.slow
+def test_sft_after_a_reward_model_logs_both_curves_and_keeps_the_best_by_reward(tmp_path, monkeypatch, capsys):
+    arguments = ["run", "findings/sft-overfit", *BASE, "filter.blocklist=null", "reward.trainer.num_train_epochs=1",
+                 "sft.trainer.num_train_epochs=3", "sft.validation_prompts=6", "sft.max_new_tokens=4",
+                 "sft.ptx_share=0.1", "--out", str(tmp_path / "run"), "--json"]  # fmt: skip
+    with libraries_as_before():
+        called = call(monkeypatch, capsys, *arguments)
+    assert called.code == 0, called.err
+    record = read_json(tmp_path / "run" / "run.json")
+    log = read_json(tmp_path / "run" / "03-sft" / "log.json")
+    rewards = {entry["epoch"]: entry["eval_reward"] for entry in log if "eval_reward" in entry}
+    losses = {entry["epoch"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
+    assert len(rewards) == len(losses) == 3
+    best = max(rewards, key=rewards.get)
+    results = record["results"]
+    assert results["sft.reward"]["value"] == rewards[best] and results["sft.epochs"]["value"] == best
+    change = results["sft.reward_after_lowest_loss"]
+    assert change["n"] == 6 and change["low"] <= change["value"] <= change["high"]
+    assert results["sft.held_out_loss"]["value"] == losses[best]
+    rows = record["stages"]["sft"]["rows"]
+    assert rows["pretraining_texts"] == round(rows["demonstrations"] / 9)
+    assert (tmp_path / "run" / "03-sft" / "policy" / "adapter_config.json").is_file()
+    assert "SFT: reward of sampled answers" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_checkpoint_is_chosen_by_reward_only_where_there_is_a_reward_model(tmp_path):
+    settings = read_recipe(find_recipe("embedded")).sft
+    assert selection(settings, Artifacts()) == "last"
+    assert selection(settings, Artifacts(reward=tmp_path)) == "reward"
+    wanted = read_recipe(find_recipe("embedded"), ["sft.select=reward"]).sft
+    with pytest.raises(SettingsError, match=r"no reward model; put `reward` before `sft` in the stages, or give"):
+        selection(wanted, Artifacts())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["sft.reward=nowhere"], r"sft\.reward.*got 'nowhere', wanted the folder of a reward adapter"),
+        (["sft.select=best"], r"sft\.select"),
+        (["sft.ptx_share=1"], r"sft\.ptx_share"),
+        (["data.validation_share=0.9"], r"validation_share.*leaves nothing to train on"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_with_the_cure(settings, message):
+    with pytest.raises(SettingsError, match=message):
+        read_recipe(find_recipe("embedded"), settings)
+
+
+def test_empty_completions_and_rows_that_are_too_long_are_counted_apart():
+    from tunewell.toolkit.settings.base import TinySettings
+    from tunewell.toolkit.tiny import train_tokenizer
+
+    made = train_tokenizer(["w6 w7 and some words"], TinySettings(vocabulary=260))
+    made.chat_template = "{% for one in messages %}{{ one['content'] }}{% endfor %}"
+    chat = [{"role": "assistant", "content": "\n"}]
+    rows = [{"prompt": "w6", "completion": text} for text in (" w7", " ", " w7" * 30)]
+    assert usable(rows, made, 16) == (rows[:1], {"too_long": 1, "empty": 1})
+    asked = [{"role": "user", "content": "w6"}]
+    assert usable([{"prompt": asked, "completion": chat}], made, 16)[1] == {"too_long": 0, "empty": 1}
+
+
+def test_a_tracker_gets_the_log_and_one_that_cannot_serve_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
+    from transformers import TrainerCallback, integrations
+    from trl import SFTConfig
+
+    def arguments(name):
+        block = TrainerBlock({"report_to": name})
+        return trainer_arguments(SFTConfig, block, BaseSettings(device="cpu"), tmp_path, 0)
+
+    with pytest.raises(SettingsError, match=r"report_to: got 'notebook', wanted `none` or some of .*tensorboard"):
+        arguments("notebook")
+    monkeypatch.setattr(integrations, "get_available_reporting_integrations", list)
+    with pytest.raises(MissingPackageError, match=r"report_to=trackio needs the package 'trackio'"):
+        arguments("trackio")
+    monkeypatch.setattr(integrations, "get_available_reporting_integrations", lambda: ["trackio"])
+    assert arguments(["trackio"]).report_to == ["trackio"]
+    assert arguments("none").report_to == []
+    assert issubclass(integrations.INTEGRATION_TO_CALLBACK["trackio"], TrainerCallback)
+
+
+def test_validation_prompts_of_preferences_are_in_no_other_part(tmp_path):
+    from tunewell.pipelines.sets import load_sets, plain_text
+    from tunewell.toolkit.data.rows import write_rows
+
+    write_rows(tmp_path / "pairs.jsonl", [
+        {"chosen": f"\n\nHuman: question {n}?\n\nAssistant: good {n}.",
+         "rejected": f"\n\nHuman: question {n}?\n\nAssistant: bad {n}."} for n in range(200)
+    ])  # fmt: skip
+    found = load_sets(DataSettings(source="hh", path=str(tmp_path / "pairs.jsonl"), validation_share=0.2), 0)
+    parts = [{plain_text(row["prompt"]) for row in rows} for rows in
+             (found.demonstrations, found.demonstrations_held_out, found.held_out_prompts)]  # fmt: skip
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 200
+    assert 20 < len(parts[1]) < 65
