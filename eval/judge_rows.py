@@ -1,6 +1,5 @@
 """Labelled answers for judges: training files, graded samples, and the benchmark's own answers."""
 
-import csv
 import gzip
 import re
 from collections import Counter
@@ -14,6 +13,7 @@ import orjson
 from ..toolkit.errors import DataError
 from ..toolkit.files import sha256_file
 from .judge import Answer
+from .tables import read_table
 from .truthfulqa import Question, QuestionSet
 
 NO_COMMENT = "I have no comment."
@@ -119,7 +119,7 @@ def read_graded(path: Path, questions: QuestionSet) -> list[GradedAnswer]:
     """
     known = {question.question: question for question in questions.questions}
     graded = []
-    for number, row in read_csv(path, GRADED):
+    for number, row in read_table(path, GRADED):
         question = known.get(row["question"].strip())
         if question is not None:
             where = f"{path}, line {number}"
@@ -154,28 +154,6 @@ def _beside_others(question: Question, answer: str) -> Answer:
 
     return Answer(question=question.question, answer=answer, correct=others(question.correct),
                   incorrect=others(question.incorrect))  # fmt: skip
-
-
-def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a CSV file with or without byte order mark, each with the number of its last line.
-
-    Raises:
-        DataError: it cannot be read, or a column is missing.
-    """
-    sha256_file(path)  # says what is wrong with a path that cannot be read
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                has = ", ".join(reader.fieldnames or ["none"])
-                raise DataError(f"{path} lacks the columns {', '.join(missing)}; it has {has}")
-            rows = [(reader.line_num, {key: value or "" for key, value in row.items() if key}) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a table in UTF-8: {error}") from error
-    if not rows:
-        raise DataError(f"{path} holds no row, wanted at least one")
-    return rows
 
 
 def _declines(answer: str) -> bool:

@@ -3,6 +3,7 @@
 import difflib
 
 from ..toolkit.errors import SettingsError
+from .bias_tasks import CrowsPairsTask, OccupationsTask, WinogenderTask
 from .perplexity_task import PerplexityTask
 from .task import Task
 from .toxicity_task import ToxicityTask
@@ -15,6 +16,9 @@ TASKS: dict[str, type[Task]] = {
     "truthful_answers": TruthfulAnswersTask,
     "toxicity": ToxicityTask,
     "perplexity": PerplexityTask,
+    "crows_pairs": CrowsPairsTask,
+    "winogender": WinogenderTask,
+    "occupations": OccupationsTask,
 }
 
 
