@@ -21,6 +21,7 @@ from .matching import Pattern
 from .normalise import fold, fold_with_offsets
 from .personal_data import PersonalDataFilter, PersonalDatum, Redacted, find_personal_data, redact
 from .phrase_file import Axis, dump_phrases, load_phrases, with_thresholds
+from .redaction import RedactedRow, redact_row
 from .row_text import RowReader, RowText
 from .rules import LengthFilter, RepetitionFilter
 from .toxicity import ToxicityFilter
@@ -51,6 +52,7 @@ __all__ = [
     "PersonalDataFilter",
     "PersonalDatum",
     "Redacted",
+    "RedactedRow",
     "Repeats",
     "RepetitionFilter",
     "RowReader",
@@ -68,6 +70,7 @@ __all__ = [
     "outcome_at",
     "read_benchmarks",
     "redact",
+    "redact_row",
     "threshold_for_precision",
     "threshold_for_rate",
     "threshold_for_recall",

@@ -8,7 +8,7 @@ import phonenumbers
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tunewell.filters import PersonalDataFilter, find_personal_data, redact
+from tunewell.filters import PersonalDataFilter, find_personal_data, redact, redact_row
 from tunewell.filters.base import decide
 from tunewell.filters.personal_data import KINDS
 from tunewell.filters.personal_rules import has_check_digit
@@ -111,6 +111,23 @@ def test_only_the_chosen_kinds_are_hidden():
     text = "anna@posthof.net, (202) 555-0143"
     assert redact(text, kinds=("phone",)).text == "anna@posthof.net, [PHONE]"
     assert redact(text).text == "[EMAIL], [PHONE]"
+
+
+def test_all_text_of_a_row_is_hidden_and_nothing_else_changes():
+    said = [{"role": "user", "content": "I am a@bb.net", "name": "a@bb.net"}]
+    row = {"id": "a@bb.net", "prompt": said, "chosen": "call (202) 555-0143", "rejected": "8.8.4.4, c@dd.net", "n": 3}
+    result = redact_row(row)
+    assert result.row == {
+        "id": "a@bb.net",
+        "prompt": [{"role": "user", "content": "I am [EMAIL]", "name": "a@bb.net"}],
+        "chosen": "call [PHONE]",
+        "rejected": "[IP_ADDRESS], [EMAIL]",
+        "n": 3,
+    }
+    assert list(result.row) == list(row) and result.counts == {"email": 2, "phone": 1, "ip_address": 1}
+    ranking = {"prompt": "p", "completions": ["x", "a@bb.net"], "ranks": [1, 2]}
+    assert redact_row(ranking).row == ranking | {"completions": ["x", "[EMAIL]"]}
+    assert redact_row(ranking, kinds=("phone",)).row == ranking and redact_row({}).row == {}
 
 
 def test_the_verdict_counts_by_kind_and_does_not_repeat_the_datum():
