@@ -5,7 +5,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ def run_evaluation(
             mine = [unit for unit in todo if unit.model is model]
             if mine:
                 _ask_model(model, mine, asks, record, out, console)
+        record["warnings"] = list(_warnings(models, tasks))
         record["comparisons"] = _comparisons(record, out)
         record["run"]["finished"] = True
         write_json(out / RECORD, record)
@@ -318,6 +319,21 @@ def are_alike(first: TaskResult, second: TaskResult) -> bool:
     if any(first.details.get(key) != second.details.get(key) for key in MUST_AGREE):
         return False
     return bool({item["id"] for item in first.items} & {item["id"] for item in second.items})
+
+
+def _warnings(models: Sequence[NamedModel], tasks: Mapping[str, Task]) -> Iterator[str]:
+    """A scorer that chose the training data and marks the model as well flatters itself."""
+    for model in models:
+        run = model.source.run
+        chosen_by = read_json(run / "run.json")["settings"].get("filter") or {} if run is not None else {}
+        filtered = {chosen_by.get("toxicity"), f"wordlist:{chosen_by.get('blocklist')}"}
+        for name, task in tasks.items():
+            scorer = getattr(task, "scorer", None)
+            if scorer is not None and scorer in filtered:
+                yield (
+                    f"{name} of {model.name}: the scorer {scorer} also filtered the training data, so its figures "
+                    "flatter the model: measure with another one."
+                )
 
 
 def _put(rows: list[dict[str, Any]], key: str, row: dict[str, Any]) -> None:

@@ -224,3 +224,19 @@ def test_the_folder_is_held_while_it_is_written(done, tunewell_):
     with eval_run.lock(done):
         called = tunewell_("eval", *ASKED, "-m", "first", "--out", done)
     assert called.code == 2 and "in use by another tunewell process" in called.err
+
+
+def test_a_scorer_that_filtered_the_training_data_is_named_in_a_warning(place, tmp_path, monkeypatch):
+    from tunewell.pipelines.eval_units import NamedModel
+    from tunewell.pipelines.model_source import ModelSource
+
+    monkeypatch.chdir(place)
+    tasks = read_tasks([word for word in ASKED if word.startswith("toxicity")])
+    (tmp_path / "run.json").write_text(json.dumps({"settings": {"filter": {"toxicity": "wordlist:words.txt"}}}))
+    model = NamedModel("sft", ModelSource(given="run", base="first", run=tmp_path))
+    (warning,) = eval_run._warnings([model], tasks)
+    assert "toxicity of sft: the scorer wordlist:words.txt also filtered the training data" in warning
+    (tmp_path / "run.json").write_text(
+        json.dumps({"settings": {"filter": {"toxicity": None, "blocklist": "other.txt"}}})
+    )
+    assert not list(eval_run._warnings([model], tasks))
