@@ -18,6 +18,7 @@ from .commands.eval import evaluate
 from .commands.export import export
 from .commands.filter import filter_corpus
 from .commands.judge import judge
+from .commands.plan import plan
 from .commands.recipes import recipes
 from .commands.report import report
 from .commands.run import run, up_to
@@ -55,6 +56,7 @@ app.command()(report)
 app.command("filter", no_args_is_help=True)(filter_corpus)
 app.command()(calibrate)
 app.command("eval")(evaluate)
+app.command()(plan)
 app.command()(export)
 app.command()(chat)
 app.command()(compare)
