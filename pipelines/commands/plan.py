@@ -17,6 +17,9 @@ def plan(
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Plan for this recipe. Default: every setting at its default.")
     ] = None,
+    completions: Annotated[
+        int, typer.Option("--completions", min=2, help="Completions of a prompt in the rankings for the reward model.")
+    ] = 2,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -32,7 +35,8 @@ def plan(
     """
     from ...toolkit.settings.reading import read_settings
     from ..console import Console
-    from ..plan import GIB, Measure, make_plan, read_config
+    from ..needs import GIB, Measure
+    from ..plan import make_plan, read_config
     from ..recipe import Recipe, find_recipe
 
     given = list(overrides or ())
@@ -46,13 +50,15 @@ def plan(
     console = Console(is_quiet=quiet)
     config = read_config(model, trust_remote_code=first.base.trust_remote_code, revision=first.base.revision)
     console.say(f"running {config.model_type} on tensors without memory; a large vocabulary takes some seconds", "dim")
-    made = make_plan(first, Measure(config), gpu_gb * GIB, lambda changes: settings(tuple(changes)))
+    made = make_plan(
+        first, Measure(config), gpu_gb * GIB, lambda changes: settings(tuple(changes)), completions=completions
+    )
     print_result(made.as_json() | {"model": model}, as_json, as_table(made))
 
 
 def as_table(plan: "Plan") -> str:
     """The plan for people: a row a phase, a column a part, in GiB."""
-    from ..plan import GIB
+    from ..needs import GIB
 
     names = list(dict.fromkeys(name for need in plan.needs for name in need.parts))
     lines = [" ".join([f"{'GiB':<16}", *(f"{name:>11}" for name in names), f"{'total':>9}", ""]).rstrip()]

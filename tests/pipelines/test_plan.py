@@ -7,7 +7,8 @@ from micro_run import QUIET, call, libraries_as_before
 from transformers import LlamaConfig
 from tunewell.pipelines import run as run_module
 from tunewell.pipelines.console import Console
-from tunewell.pipelines.plan import GIB, Measure, make_plan, needs, read_config
+from tunewell.pipelines.needs import GIB, Measure, needs
+from tunewell.pipelines.plan import make_plan, read_config
 from tunewell.pipelines.recipe import Recipe
 from tunewell.toolkit.data.rows import read_rows, write_rows
 from tunewell.toolkit.errors import ModelError
@@ -22,9 +23,14 @@ from tunewell.toolkit.settings.reading import read_settings
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 SMALL = LlamaConfig(
-    vocab_size=1000, hidden_size=64, intermediate_size=128, num_hidden_layers=6, num_attention_heads=4,
+    vocab_size=1000, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=False,
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def measure():
+    return Measure(SMALL)  # remembers what it measured, for all tests
 
 
 def test_live_bytes_count_storages_once_and_forget_them():
@@ -42,15 +48,15 @@ def test_live_bytes_count_storages_once_and_forget_them():
 def test_numbers_of_a_model_by_hand():
     count = shapes(SMALL, LoraSettings(rank=8).config())
     attention = 64 * 64 + 2 * 64 * 32 + 64 * 64  # q, k and v, o
-    assert count.linear == 6 * (attention + 3 * 64 * 128)
+    assert count.linear == 2 * (attention + 3 * 64 * 128)
     assert count.output == 1000 * 64
-    assert count.other == 2 * 1000 * 64 + (2 * 6 + 1) * 64
+    assert count.other == 2 * 1000 * 64 + (2 * 2 + 1) * 64
     in_and_out = 2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128)
-    assert count.lora == 6 * 8 * in_and_out
+    assert count.lora == 2 * 8 * in_and_out
     assert count.largest == 64 * 128
     assert count.weights(torch.float32, "none") == 4 * (count.linear + count.other)
     assert count.weights(torch.float32, "none", has_output=False) == 4 * (count.linear + count.other - count.output)
-    assert cache_bytes(SMALL, 3, 100, torch.float32) == 7 * 2 * 3 * 100 * 2 * 16 * 4  # one layer more than there are
+    assert cache_bytes(SMALL, 3, 100, torch.float32) == 3 * 2 * 3 * 100 * 2 * 16 * 4  # one layer more than there are
 
 
 def test_a_4_bit_base_takes_what_bitsandbytes_takes(tmp_path):
@@ -91,9 +97,7 @@ def test_planned_peaks_are_within_15_percent_of_measured_ones(tmp_path, monkeypa
         assert planned[stage] == pytest.approx(peaks[stage], rel=0.15), (stage, planned, peaks)
 
 
-def test_what_is_proposed_fits_and_nothing_is_proposed_where_it_fits():
-    measure = Measure(SMALL)
-
+def test_what_is_proposed_fits_and_nothing_is_proposed_where_it_fits(measure):
     def settings(changes=()):
         return read_settings(Recipe, None, ["sft.max_length=512", *changes])
 
@@ -108,11 +112,11 @@ def test_what_is_proposed_fits_and_nothing_is_proposed_where_it_fits():
     assert not hopeless.fits and "base.quantization=nf4" in hopeless.changes
 
 
-def test_the_batch_of_an_optimiser_step_stays_when_rows_move_to_accumulation():
+def test_the_batch_of_an_optimiser_step_stays_when_rows_move_to_accumulation(measure):
     def settings(changes=()):
         return read_settings(Recipe, None, [*changes])
 
-    plan = make_plan(settings(), Measure(SMALL), 0.7 * GIB, settings)
+    plan = make_plan(settings(), measure, 0.7 * GIB, settings)
     wanted = dict(change.split("=") for change in plan.changes)
     rows = int(wanted["sft.trainer.per_device_train_batch_size"])
     assert rows * int(wanted["sft.trainer.gradient_accumulation_steps"]) == 8
@@ -129,6 +133,16 @@ def test_the_command_plans_from_a_config_alone(tmp_path, monkeypatch, capsys):
     assert made["fits"] and made["unit"] == "GiB" and made["gpu"] == 24
     assert [need["stage"] for need in made["needs"]] == ["sft", "reward", "ppo", "ppo", "ppo"]
     assert missing.code == 2 and "cannot read a configuration" in missing.err
+
+
+def test_rankings_take_more_than_pairs_until_completions_are_encoded_in_turn(measure):
+    def reward(completions, *settings):
+        recipe = read_settings(Recipe, None, ["sft.max_length=256", "reward.max_length=256", *settings])
+        return needs(recipe, measure, completions=completions)[1].parts["activations"]
+
+    pairs, nine = reward(2), reward(9)
+    assert nine > 3 * pairs
+    assert reward(9, "reward.gradient_cache=16") == pairs  # eight prompts of two are sixteen sequences
 
 
 def test_target_modules_that_are_not_there_are_told():

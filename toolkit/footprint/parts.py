@@ -50,8 +50,9 @@ def shapes(config: Any, lora: Any) -> Shapes:
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
+    auto: Any = AutoModelForCausalLM
     with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config)
+        model = auto.from_config(config)
     output = model.get_output_embeddings()
     packed = {
         id(module.weight): module.weight.numel()

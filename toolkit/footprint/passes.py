@@ -16,7 +16,7 @@ TILE = (4096, 32_768)
 """Tokens and entries of the vocabulary for which TRL's fused head keeps one buffer (trl's chunked_logprob.py, 1.16)."""
 TOKEN_CHUNK = 1024
 """Rows of the logits that PPO holds at once (`toolkit.ppo.sequences.CHUNK`)."""
-FEW, MORE = 2, 4  # layers that are simulated: all further ones cost what the last ones did
+FEW, MORE = 2, 3  # layers that are simulated: all further ones cost what the last ones did
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,9 @@ def fake_model(config: Any, layers: int, lora: Any, dtype: torch.dtype, mode: Fa
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
+    auto: Any = AutoModelForCausalLM
     with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(_with_layers(config, layers), dtype=dtype)
+        model = auto.from_config(_with_layers(config, layers), dtype=dtype)
     if lora is not None:
         model = get_peft_model(model, lora, low_cpu_mem_usage=True)
     # PEFT moves its weights by swapping them, which fake tensors refuse: it works on meta ones, and they follow here.
@@ -96,31 +97,25 @@ def _with_layers(config: Any, layers: int) -> Any:
 
 
 def _measured(config: Any, layers: int, lora: Any, dtype: torch.dtype, one: Pass) -> int:
-    """Peak of the second of two passes, less what was there before it and the gradients that it leaves."""
+    """Peak of a pass over what was there before it, gradients included."""
     mode = FakeTensorMode()
     model = fake_model(config, layers, lora, dtype, mode)
     model.train()
     with mode:
         if one.is_checkpointed:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            model.gradient_checkpointing_enable({"use_reentrant": False})
             if lora is not None:
                 model.enable_input_require_grads()
+        for parameter in model.parameters():  # they are counted elsewhere, so they are here before the pass
+            parameter.grad = torch.empty_like(parameter) if parameter.requires_grad and one.is_trained else None
         step = _step(model, one)
         with LiveBytes() as live:
             live.hold(*model.parameters(), *model.buffers())
-            step()  # the first pass makes the gradients
-            _drop_gradients(model)
+            live.hold(*(parameter.grad for parameter in model.parameters() if parameter.grad is not None))
             before = live.now
             live.reset()
             step()
-            peak = live.peak - before
-            gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
-    return max(0, peak - gradients)
-
-
-def _drop_gradients(model: Any) -> None:
-    for parameter in model.parameters():
-        parameter.grad = None
+    return int(live.peak - before)
 
 
 def _step(model: Any, one: Pass) -> Callable[[], None]:
