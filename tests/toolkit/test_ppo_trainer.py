@@ -170,7 +170,7 @@ def test_before_the_first_update_every_probability_ratio_is_one_even_with_dropou
     made.add("policy", lora(lora_dropout=0.5, init_lora_weights=False), trainable=True)
     ppo = trainer(tmp_path, made, temperature=0.7)
     rollout = ppo.maker.make(ppo.train_dataset[:8], list(range(8)), 0.02)
-    with made.using("policy", trainable=True), ppo._recomputing():
+    with made.using("policy", trainable=True), ppo.updater.recomputing():
         for rows in torch.arange(8).split(4):
             part = rollout.experience.take(rows)
             (logp,) = ppo.maker.policy_pass(part.sequences)
@@ -212,7 +212,7 @@ def test_ppo_runs_on_a_model_with_learned_positions_and_dropout_of_its_own(tmp_p
     made.model.train()
     rollout = ppo.maker.make(ppo.train_dataset[:8], list(range(8)), 0.02)
     assert rollout.kl.abs().max() < 1e-4
-    with made.using("policy", trainable=True), ppo._recomputing():
+    with made.using("policy", trainable=True), ppo.updater.recomputing():
         (logp,) = ppo.maker.policy_pass(rollout.experience.sequences)
         torch.testing.assert_close(logp, rollout.experience.logp, atol=1e-4, rtol=0)
     ppo.train()
@@ -223,7 +223,7 @@ def test_the_gradient_of_a_mini_batch_does_not_depend_on_how_it_is_cut_into_micr
         made = stack(tmp_path)
         ppo = trainer(tmp_path, made, per_device_train_batch_size=size, num_mini_batches=1)
         rollout = ppo.maker.make(ppo.train_dataset[:16], list(range(16)), 0.02)
-        ppo._gradients(rollout.experience, torch.randperm(16), 0)
+        ppo.updater.gradients(rollout.experience, torch.randperm(16))
         pairs = [*made.parameters("policy"), *made.parameters("value")]
         return {name: parameter.grad.clone() for name, parameter in pairs}
 

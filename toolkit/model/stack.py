@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ModelError
 from . import adapter_files
+from .direct import compute_directly, lora_layers
 from .ensemble import Ensemble, member_folder, member_names
 from .score_probe import differs, evaluating, probe_ids
 
@@ -46,6 +47,11 @@ class ModelStack:
         self.tokenizer = tokenizer
         self._peft: PeftModel | None = None
         self._active: str | None = None
+        self._found: dict[str, list[tuple[str, nn.Parameter]]] = {}
+        self._layers: list[nn.Module] = []
+        self._direct_name: str | None = None
+        self.is_direct = False
+        """Whether `using` leaves PEFT's bookkeeping out of every LoRA layer; for code that calls nothing of PEFT's."""
         self._biases: dict[str, float] = {}
         self._ensembles: dict[str, Ensemble] = {}
         trunk_arguments = inspect.signature(base.base_model.forward).parameters
@@ -81,10 +87,11 @@ class ModelStack:
 
     def parameters(self, name: str) -> list[tuple[str, nn.Parameter]]:
         """Names and parameters of one adapter, its reward head included."""
-        pattern = re.compile(
-            rf"(^|\.)(lora_\w+|modules_to_save|trainable_tokens_delta)\.{re.escape(self._known(name))}(\.|$)"
-        )
-        return [(key, parameter) for key, parameter in self.model.named_parameters() if pattern.search(key)]
+        if self._known(name) not in self._found:
+            kinds = r"lora_\w+|modules_to_save|trainable_tokens_delta"
+            pattern = re.compile(rf"(^|\.)({kinds})\.{re.escape(name)}(\.|$)")
+            self._found[name] = [(key, value) for key, value in self.model.named_parameters() if pattern.search(key)]
+        return list(self._found[name])
 
     def has_head(self, name: str) -> bool:
         """Whether the adapter brings a reward head."""
@@ -167,6 +174,13 @@ class ModelStack:
         self._write(name, self.weights(source))
         self._biases[name] = self.bias(source)
 
+    def add_scorer(self, name: str, like: str, *, trainable: bool) -> None:
+        """Add a fresh adapter of another's shape, with a reward head that gives zero to everything."""
+        config = self.config(like)
+        config.modules_to_save = [*(config.modules_to_save or []), HEAD]
+        config.task_type = "SEQ_CLS"
+        self.add(name, config, trainable=trainable)
+
     def load(self, name: str, folder: str | Path, *, trainable: bool = False) -> None:
         """Load an adapter from a plain PEFT folder; a reward adapter gets its head back, bit for bit.
 
@@ -241,10 +255,12 @@ class ModelStack:
             for member in member_names(name, ensemble.size)[1:]:
                 self.delete(member)
         self._biases.pop(name, None)
+        self._found.clear()
         others = [other for other in self.names if other != name]
         if not others:
             self.model.unload()
             self._peft = self._active = None
+            self._layers = []
             return
         with self._same_flags():
             if self._active == name:
@@ -271,15 +287,22 @@ class ModelStack:
         """
         if name is not None:
             self._known(name)
-        before = self._active
-        with self._same_flags():
-            try:
-                self._switch(name)
-                for other in self.names:
-                    self._require_grad(other, trainable and other == name)
-                yield self.model
-            finally:
-                self._switch(before)
+        before, was_direct = self._active, self._direct_name
+        # a switch touches adapters alone; PPO switches so often that walks through all modules would be felt
+        flags = [(value, value.requires_grad) for other in self.names for _, value in self.parameters(other)]
+        try:
+            self._switch(name)
+            for other in self.names:
+                self._require_grad(other, trainable and other == name)
+            self._direct_name = name if self.is_direct else None
+            compute_directly(self._layers, self._direct_name)
+            yield self.model
+        finally:
+            self._switch(before)
+            self._direct_name = was_direct
+            compute_directly(self._layers, was_direct)
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Last hidden states under the active adapter; positions count the real tokens, so padding may be anywhere.
@@ -388,12 +411,14 @@ class ModelStack:
             self.base.score = head.requires_grad_(False)
 
     def _inject(self, name: str, config: LoraConfig) -> None:
+        self._found.clear()
         if self._peft is None:
             self._peft = PeftModelForCausalLM(self.base, config, adapter_name=name)
             self._active = name
         else:
             with self._same_flags():
                 self._peft.add_adapter(name, config)
+        self._layers = lora_layers(self._peft)
         # PEFT makes new layers in training mode: their dropout would make every score of a loaded model random.
         self._peft.train(self.base.training)
         self._show_bias()
@@ -407,8 +432,9 @@ class ModelStack:
     def _switch(self, name: str | None) -> None:
         if name is None:
             self.model.base_model.disable_adapter_layers()
-        else:
-            self.model.base_model.enable_adapter_layers()
+        elif name != self._active or name != self.model.active_adapter:
+            if self._active is None:
+                self.model.base_model.enable_adapter_layers()
             self.model.set_adapter(name, inference_mode=True)
         self._active = name
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from ..model.stack import HEAD, ModelStack
+from ..model.roles import RoleStack
 from .rewards import WeightedReward
 
 TRAINED = ("policy", "value")
@@ -16,13 +16,13 @@ class ValueFunction:
     """V(s): an adapter that starts as the reward model, or a linear head on the policy's own last states.
 
     Args:
-        stack: gets the adapter `value`, unless it has one, or the module `base.value_head`.
+        stack: gets the role `value`, unless it has one, or the module `model.value_head`.
         form: "adapter" (the paper's way: a model of its own) or "head" (no extra forward or backward).
         rewards: the first of these that is an adapter is what a new value adapter starts from; without one it starts
             as a fresh adapter whose values are zero.
     """
 
-    def __init__(self, stack: ModelStack, form: str, rewards: Sequence[WeightedReward]) -> None:
+    def __init__(self, stack: RoleStack, form: str, rewards: Sequence[WeightedReward]) -> None:
         self.stack = stack
         self.head: nn.Linear | None = None
         if form == "head":
@@ -30,9 +30,13 @@ class ValueFunction:
             self.head = nn.Linear(size, 1, device=stack.device, dtype=torch.float32)
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
-            stack.base.value_head = self.head  # a part of the model, so that device moves and optimisers see it
+            stack.model.value_head = self.head  # a part of the model, so that device moves and optimisers see it
         elif "value" not in stack.names:
-            _add_value_adapter(stack, rewards)
+            source = next((term.reward for term in rewards if isinstance(term.reward, str)), None)
+            if source is not None:
+                stack.copy(source, "value", trainable=True)
+            else:
+                stack.add_scorer("value", "policy", trainable=True)
         elif not stack.has_head("value"):
             raise ModelError("the adapter 'value' has no reward head, wanted one: delete() it, then it is made anew")
 
@@ -51,7 +55,7 @@ class ValueFunction:
         return values.squeeze(-1)
 
 
-def check_roles(stack: ModelStack, rewards: Sequence[WeightedReward]) -> None:
+def check_roles(stack: RoleStack, rewards: Sequence[WeightedReward]) -> None:
     """Refuse a stack in which a role is missing, or a tokenizer that confuses padding with the end of a text.
 
     Raises:
@@ -72,37 +76,26 @@ def check_roles(stack: ModelStack, rewards: Sequence[WeightedReward]) -> None:
         raise ModelError("PPO cannot start on this stack:\n" + "\n".join(f"  - {fault}" for fault in faults))
 
 
-def require_grad_of_trained(stack: ModelStack) -> None:
+def require_grad_of_trained(stack: RoleStack) -> None:
     """Let gradients flow to policy and value adapters alone, which is what an optimiser then collects."""
     for name in stack.names:
         for _, parameter in stack.parameters(name):
             parameter.requires_grad_(name in TRAINED)
 
 
-def check_logits(stack: ModelStack) -> None:
+def check_logits(stack: RoleStack) -> None:
     """Refuse models whose logits are not simply the output embedding of the last states.
 
     Raises:
         ModelError: when the model scales or caps its logits, so that log-probabilities made here would be wrong.
     """
     ids = torch.arange(4, device=stack.device)[None]
-    with torch.no_grad(), stack.using(None) as model:
+    with torch.no_grad(), stack.using("policy") as model:
         model.eval()  # dropout would make any two passes differ
         ours = stack.logits(stack.hidden(ids, torch.ones_like(ids))).float()
-        theirs = stack.base(input_ids=ids).logits.float()
+        theirs = model(input_ids=ids).logits.float()
     if not torch.allclose(ours, theirs, rtol=0.05, atol=0.05 * float(theirs.abs().max())):
         raise ModelError(
             f"{type(stack.base).__name__} changes its logits after the output embedding (scaling or capping), which "
             "PPO does not support: use a model that does not"
         )
-
-
-def _add_value_adapter(stack: ModelStack, rewards: Sequence[WeightedReward]) -> None:
-    source = next((term.reward for term in rewards if isinstance(term.reward, str)), None)
-    if source is not None:
-        stack.copy(source, "value", trainable=True)
-        return
-    config = stack.config("policy")
-    config.modules_to_save = [*(config.modules_to_save or []), HEAD]
-    config.task_type = "SEQ_CLS"
-    stack.add("value", config, trainable=True)

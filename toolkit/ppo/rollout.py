@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..files import write_atomic
 from ..model.generation import Completion, Sampling, generate
-from ..model.stack import ModelStack
+from ..model.roles import RoleStack
 from . import math as ppo_math
 from .config import PPOConfig
 from .prompts import Prompt
@@ -24,8 +24,8 @@ from .sequences import (
     Sequences,
     in_batches,
     join,
+    log_probabilities_and_entropies,
     states_before_tokens,
-    token_entropies,
     token_log_probabilities,
 )
 
@@ -109,7 +109,7 @@ class RolloutMaker:
 
     def __init__(
         self,
-        stack: ModelStack,
+        stack: RoleStack,
         value: ValueFunction,
         rewards: Sequence[WeightedReward],
         args: PPOConfig,
@@ -176,8 +176,7 @@ class RolloutMaker:
         def score(part: Sequences) -> tuple[Tensor, ...]:
             with self.autocast():
                 states = states_before_tokens(self.stack, part)
-                logp = token_log_probabilities(self.stack, states, part, temperature)
-                entropy = token_entropies(self.stack, states, part, temperature)
+                logp, entropy = log_probabilities_and_entropies(self.stack, states, part, temperature)
                 return (logp, entropy) if self.value.head is None else (logp, entropy, self.value(states))
 
         with self.stack.using("policy"):

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..model.generation import Completion
-from ..model.stack import ModelStack
+from ..model.roles import RoleStack
 from .math import entropy
 from .prompts import Prompt
 
@@ -92,15 +92,15 @@ def every_token(input_ids: Tensor, attention_mask: Tensor) -> Sequences:
     return Sequences(input_ids, attention_mask, input_ids[:, 1:], is_predicted, steps.expand_as(is_predicted))
 
 
-def states_before_tokens(stack: ModelStack, sequences: Sequences) -> Tensor:
+def states_before_tokens(stack: RoleStack, sequences: Sequences) -> Tensor:
     """Hidden states (B, C, H) from which the active adapter writes, or values, each completion token."""
     hidden = stack.hidden(sequences.input_ids, sequences.attention_mask)
     index = sequences.state_index[:, :, None].expand(-1, -1, hidden.shape[-1])
     return hidden.gather(1, index)
 
 
-def token_log_probabilities(stack: ModelStack, states: Tensor, sequences: Sequences, temperature: float) -> Tensor:
-    """Log-probability of each completion token under the active adapter, (B, C), zero at padding.
+def token_log_probabilities(stack: RoleStack, states: Tensor, sequences: Sequences, temperature: float) -> Tensor:
+    """Log-probability of each completion token under the active role, (B, C), zero at padding.
 
     Logits are made for completion tokens alone, in chunks, in float32; with gradients, the chunks are made again in
     the backward instead of being kept.
@@ -115,8 +115,7 @@ def token_log_probabilities(stack: ModelStack, states: Tensor, sequences: Sequen
     chosen, flat = sequences.tokens[is_completion], states[is_completion]
 
     def chunk(part: Tensor, tokens: Tensor) -> Tensor:
-        logits = stack.logits(part).float() / temperature
-        return logits.log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
+        return _of_tokens(_logits(stack, part, temperature), tokens)
 
     pairs = zip(torch.split(flat, CHUNK), torch.split(chosen, CHUNK), strict=True)
     if torch.is_grad_enabled() and len(flat) > CHUNK:
@@ -124,10 +123,21 @@ def token_log_probabilities(stack: ModelStack, states: Tensor, sequences: Sequen
     return _spread([chunk(*pair) for pair in pairs], is_completion)
 
 
-def token_entropies(stack: ModelStack, states: Tensor, sequences: Sequences, temperature: float) -> Tensor:
-    """Entropy in nats of the active adapter before each completion token, (B, C), zero at padding."""
-    parts = torch.split(states[sequences.is_completion], CHUNK)
-    return _spread([entropy(stack.logits(part).float() / temperature) for part in parts], sequences.is_completion)
+@torch.no_grad()
+def log_probabilities_and_entropies(
+    stack: RoleStack, states: Tensor, sequences: Sequences, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """What `token_log_probabilities` gives, and the entropies in nats (B, C) from the same logits; no gradients."""
+    is_completion = sequences.is_completion
+    pairs = zip(
+        torch.split(states[is_completion], CHUNK), torch.split(sequences.tokens[is_completion], CHUNK), strict=True
+    )
+    logp, entropies = [], []
+    for part, tokens in pairs:
+        logits = _logits(stack, part, temperature)
+        logp.append(_of_tokens(logits, tokens))
+        entropies.append(entropy(logits))
+    return _spread(logp, is_completion), _spread(entropies, is_completion)
 
 
 def in_batches(
@@ -156,6 +166,16 @@ def in_batches(
                 whole[rows, : part[number].shape[1]] = part[number]
         results.append(whole)
     return tuple(results)
+
+
+def _logits(stack: RoleStack, states: Tensor, temperature: float) -> Tensor:
+    logits = stack.logits(states).float()
+    return logits if temperature == 1.0 else logits / temperature
+
+
+def _of_tokens(logits: Tensor, tokens: Tensor) -> Tensor:
+    # the chosen logit less log Z: a softmax over the vocabulary would be one more tensor of that size
+    return logits.gather(-1, tokens[:, None]).squeeze(-1) - logits.logsumexp(-1)
 
 
 def _padded(rows: Sequence[Sequence[int]], padding: int) -> Tensor:

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import ModelError
 from ..files import read_json, write_json
-from ..model.stack import ModelStack
+from ..model.roles import RoleStack
 from .moving_average import MovingAverage
 from .roles import ValueFunction
 
@@ -18,7 +18,7 @@ STATE, VALUE_HEAD, AVERAGE = "ppo_state.json", "value_head.safetensors", "ema.sa
 class TrainedParts:
     """Everything that training changes, and the digests of the adapters that it must not change."""
 
-    stack: ModelStack
+    stack: RoleStack
     value: ValueFunction
     average: MovingAverage | None
     frozen: dict[str, str]

@@ -11,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, set_seed
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer_utils import TrainOutput
 
 from ..checkpoints import CompleteMarker, complete_checkpoints, last_complete, step_of
 from ..errors import RunError, SettingsError
 from ..model.generation import window_of
-from ..model.stack import ModelStack
+from ..model.roles import RoleStack
 from . import math as ppo_math
 from .config import PPOConfig
 from .moving_average import MovingAverage
@@ -33,8 +31,9 @@ from .rates import constant_after_warmup, give_own_rate
 from .rewards import Reward, weighted_rewards
 from .roles import ValueFunction, check_logits, check_roles, require_grad_of_trained
 from .rollout import Rollout, RolloutMaker
-from .sequences import Experience, every_token, states_before_tokens, token_log_probabilities
+from .sequences import Experience
 from .state import TrainedParts
+from .update import Updater
 
 Rows = Iterable[Mapping[str, Any]]
 
@@ -79,13 +78,13 @@ class PPOTrainer(Trainer):
     """
 
     args: PPOConfig
-    model: PeftModel
+    model: nn.Module
     optimizer: Any
     loss_is_scaled_for_ga = True  # the losses are means already, the Trainer must not divide them
 
     def __init__(
         self,
-        stack: ModelStack,
+        stack: RoleStack,
         args: PPOConfig,
         train_dataset: Rows,
         reward: Reward | Sequence[tuple[Reward, float]] = "reward",
@@ -95,6 +94,7 @@ class PPOTrainer(Trainer):
     ) -> None:
         set_seed(args.seed)
         self.stack = stack
+        stack.is_direct = True
         self.rewards = weighted_rewards(reward)
         check_roles(stack, self.rewards)
         window = window_of(stack.base)
@@ -121,8 +121,7 @@ class PPOTrainer(Trainer):
         )
         check_logits(stack)
         self.maker = RolloutMaker(stack, self.value, self.rewards, args, self.accelerator.autocast, self._sum)
-        self._policy_parameters = [parameter for _, parameter in stack.parameters("policy")]
-        self._value_parameters = self.value.parameters()
+        self.updater = Updater(self.maker, args, self.accelerator, self.ptx, self._sum)
         self.average = MovingAverage(stack.parameters("policy"), args.ema_decay) if args.ema_decay else None
         self._frozen = {name: stack.digest(name) for name in stack.names if name not in ("policy", "value")}
 
@@ -143,7 +142,7 @@ class PPOTrainer(Trainer):
             raise RunError(self._advice(f"the KL divergence became {kl} at step {step + 1}", step))
         if self.args.kl_ceiling is not None and kl > self.args.kl_ceiling:
             return self._stop(step, kl)
-        with self._timed("update"), self._recomputing():
+        with self._timed("update"), self.updater.recomputing():
             loss = self._update(rollout.experience, step)
         self.kl_coef = ppo_math.adapted_kl_coef(
             self.kl_coef,
@@ -154,19 +153,15 @@ class PPOTrainer(Trainer):
         )
         return loss
 
-    # ---- update --------------------------------------------------------------------------------------------------
-
     def _update(self, experience: Experience, step: int) -> Tensor:
         """Make the optimiser steps of one iteration; the last one only as far as its gradients."""
-        order = torch.Generator().manual_seed(_seed_of(self.args.seed, step, -1 - self.args.process_index))
-        mini_batches = [
-            rows
-            for _ in range(self.args.num_ppo_epochs)
-            for rows in torch.randperm(len(experience.sequences), generator=order).chunk(self.args.num_mini_batches)
-        ]
+        seed = _seed_of(self.args.seed, step, -1 - self.args.process_index)
+        mini_batches = self.updater.mini_batches(len(experience.sequences), seed)
         losses = []
         for number, rows in enumerate(mini_batches, start=1):
-            losses.append(self._gradients(experience, rows, step))
+            figures = self.updater.gradients(experience, rows)
+            self._note_update(figures, step)
+            losses.append(self.updater.loss(figures))
             if number < len(mini_batches):
                 if self.args.max_grad_norm > 0:
                     self._clip_grad_norm(self.model)
@@ -174,107 +169,21 @@ class PPOTrainer(Trainer):
                 self.model.zero_grad()
         return torch.stack(losses).mean()
 
-    def _gradients(self, experience: Experience, rows: Tensor, step: int) -> Tensor:
-        """Add up the gradients of one mini-batch: policy, value and ptx, one adapter at a time."""
-        longest_last = rows[experience.sequences.attention_mask.sum(1).cpu()[rows].argsort(stable=True)]
-        parts = [experience.take(part) for part in torch.split(longest_last, self.args.per_device_train_batch_size)]
-        tokens = self._sum(experience.sequences.is_completion[rows].sum().float())
-        totals: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
-        with self.stack.using("policy", trainable=True):
-            for part in parts:
-                self._policy_backward(part, tokens, totals)
-            if self.ptx is not None:
-                self._ptx_backward(self.ptx, totals)
-        if self.value.head is None:
-            with self.stack.using("value", trainable=True):
-                for part in parts:
-                    (values,) = self.maker.value_pass(part.sequences)
-                    self.accelerator.backward(self._value_loss(values, part, tokens, totals))
-        self._sum_gradients()
-        everywhere = {name: self._sum(value) for name, value in totals.items()}
-        for name, value in everywhere.items():
+    def _note_update(self, figures: dict[str, Tensor], step: int) -> None:
+        """Remember the figures of an optimiser step for the next log entry; a loss that is no number ends the run."""
+        for name, value in figures.items():
             if not value.isfinite():
                 raise RunError(self._advice(f"{name} became {value.item()} at step {step + 1}", step + 1))
             self._metrics[name].append(value.item())
-        parts_of_loss = [everywhere["policy/loss"], self.args.vf_coef * everywhere["value/loss"]]
-        if self.ptx is not None:
-            parts_of_loss.append(self.args.ptx_coef * everywhere["ptx/loss"])
-        return torch.stack(parts_of_loss).sum()
-
-    def _policy_backward(self, part: Experience, tokens: Tensor, totals: dict[str, Tensor]) -> None:
-        """The clipped surrogate loss of some rows; with a head on the trunk, the value loss in the same backward."""
-        is_completion = part.sequences.is_completion
-        logp, *of_head = self.maker.policy_pass(part.sequences)
-        clipped = ppo_math.policy_loss(
-            logp, part.logp, part.advantages, is_completion, cliprange=self.args.cliprange, tokens=tokens
-        )
-        loss = clipped.loss
-        if of_head:
-            loss = loss + self._value_loss(of_head[0], part, tokens, totals)
-        self.accelerator.backward(loss)
-        with torch.no_grad():
-            ratio = ppo_math.probability_ratio(logp, part.logp, is_completion)
-            totals["policy/loss"] += clipped.loss
-            totals["policy/clip_fraction"] += clipped.clip_fraction
-            totals["policy/ratio"] += ratio.masked_fill(~is_completion, 0).sum() / tokens
-
-    def _value_loss(self, values: Tensor, part: Experience, tokens: Tensor, totals: dict[str, Tensor]) -> Tensor:
-        """The clipped value loss of some rows with its weight."""
-        clipped = ppo_math.value_loss(
-            values,
-            part.values,
-            part.returns,
-            part.sequences.is_completion,
-            cliprange=self.args.cliprange_value,
-            tokens=tokens,
-        )
-        totals["value/loss"] += clipped.loss.detach()
-        totals["value/clip_fraction"] += clipped.clip_fraction
-        return self.args.vf_coef * clipped.loss
-
-    def _ptx_backward(self, ptx: PtxStream, totals: dict[str, Tensor]) -> None:
-        """The language-model loss on the next blocks of text, in a backward of its own."""
-        input_ids, attention_mask = ptx.take(self.args.ptx_batch_size)
-        texts = every_token(input_ids, attention_mask)
-        tokens = texts.is_completion.sum()
-        mine = torch.arange(len(texts)).chunk(self.args.world_size)[self.args.process_index]
-        for rows in torch.split(mine, self.args.per_device_train_batch_size):
-            part = texts.take(rows).to(self.args.device)
-            with self.accelerator.autocast():
-                states = states_before_tokens(self.stack, part)
-                loss = -token_log_probabilities(self.stack, states, part, temperature=1.0).sum() / tokens
-            self.accelerator.backward(self.args.ptx_coef * loss)
-            totals["ptx/loss"] += loss.detach()
-
-    def _sum_gradients(self) -> None:
-        """Add up the gradients of all processes; each loss was already divided by the tokens of all of them."""
-        if self.accelerator.num_processes > 1:
-            for parameter in [*self._policy_parameters, *self._value_parameters]:
-                if parameter.grad is not None:
-                    parameter.grad = self._sum(parameter.grad)
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
-        """Clip policy and value gradients apart: a value loss that runs away must not shrink the policy's step."""
+        """Clip the gradients; returns their norm before."""
         self.accelerator.unscale_gradients()
-        groups = (self._policy_parameters, self._value_parameters)
-        norms = [nn.utils.clip_grad_norm_(group, self.args.max_grad_norm) for group in groups]
-        total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        total = self.updater.clip()
         if not total.isfinite() and self.accelerator.scaler is None:  # a scaler skips such a step by itself
             step = self.state.global_step
             raise RunError(self._advice(f"the gradient norm became {total.item()} at step {step + 1}", step + 1))
         return total
-
-    @contextmanager
-    def _recomputing(self) -> Iterator[None]:
-        """Let activation checkpointing work, which acts on blocks in train mode only, without turning dropout on."""
-        blocks = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
-        for block in blocks:
-            block.training = bool(self.args.activation_checkpointing)
-        try:
-            yield
-        finally:
-            for block in blocks:
-                block.training = False
 
     # ---- what the Trainer asks for -------------------------------------------------------------------------------
 
@@ -326,7 +235,7 @@ class PPOTrainer(Trainer):
             return made
         optimizer: Optimizer = super().create_optimizer(model)
         if self.args.value_learning_rate is not None:
-            give_own_rate(optimizer, self._value_parameters, self.args.value_learning_rate)
+            give_own_rate(optimizer, self.updater.value_parameters, self.args.value_learning_rate)
         if self.average is not None:
             average = self.average
             optimizer.register_step_post_hook(lambda *_: average.update())
