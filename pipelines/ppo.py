@@ -12,14 +12,20 @@ from ..toolkit.settings.reading import TrainerBlock, setting, trainer_block
 from ..toolkit.stage import Artifacts, Outcome
 from .console import Console
 from .mitigate import Treatment
+from .ppo_rewards import PpoRewardSettings, reward_terms
 from .sets import read_set
 from .training import RESERVED, Row, go_on, trainer_arguments, watch
+
+SHOWN = {"objective/score": "reward", "objective/kl": "KL", "completion/length": "tokens", "completion/ended": "ended"}
+"""Figures behind the progress bar, and what they are called there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PpoSettings:
     """PPO as InstructGPT did it (Ouyang et al. 2022, https://arxiv.org/abs/2203.02155)."""
 
+    reward: PpoRewardSettings = PpoRewardSettings()
+    """What an answer is paid for."""
     max_prompt_tokens: int | None = setting(None, low=1, unit="tokens")
     """Longer prompts are left out and counted. Null: whatever leaves room for a completion in the model's window."""
     trainer: TrainerBlock = trainer_block(
@@ -49,6 +55,7 @@ def run_ppo(
     from ..toolkit.model.loading import load_base
     from ..toolkit.model.stack import ModelStack
     from ..toolkit.ppo.config import PPOConfig
+    from ..toolkit.ppo.signs import signs_by_step
     from ..toolkit.ppo.trainer import PPOTrainer
 
     if before.data is None or before.sft is None or before.reward is None:
@@ -67,11 +74,14 @@ def run_ppo(
     ptx = read_set(before.data, "ptx") if arguments.ptx_coef else None
     treatment = Treatment(mitigations, "ppo", before)
     callbacks = treatment.callbacks(model, tokenizer, lambda: stack.using("policy", trainable=True))
-    trainer = PPOTrainer(stack, arguments, prompts, reward="reward", ptx_dataset=ptx, callbacks=callbacks)
+    reward = reward_terms(settings.reward, str(stack.device))
+    trainer = PPOTrainer(
+        stack, arguments, prompts, reward=reward, ptx_dataset=ptx, callbacks=callbacks, warn=console.warn
+    )
     trainer.remove_callback(PrinterCallback)
     resume = last_complete(arguments.output_dir)
     with console.bar("PPO") as advance:
-        trainer.add_callback(watch(advance, "PPO", "objective/score", "reward"))
+        trainer.add_callback(watch(advance, "PPO", SHOWN))
         go_on(trainer, resume)
     write_json(folder / "log.json", trainer.state.log_history)
     stack.save("policy", folder / "policy")
@@ -81,6 +91,7 @@ def run_ppo(
             f"PPO stopped at iteration {trainer.stopped.step}: KL {trainer.stopped.kl:.2f} nats per sequence is over "
             "ppo.trainer.kl_ceiling. The last good checkpoint is the result."
         )
+    warnings += [f"PPO, iteration {step}: {sign.text}" for step, sign in signs_by_step(trainer.state.log_history)]
     return Outcome(
         artifacts=replace(before, policy=folder / "policy"),
         rows={"prompts": len(prompts), "too_long": too_long, "ptx_texts": len(ptx or [])},

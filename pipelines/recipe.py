@@ -21,8 +21,9 @@ from .reward import RewardSettings
 from .reward_losses import LossesSettings
 from .sets import DataSettings
 from .sft import SftSettings
+from .sweep import SweepSettings
 
-StageName = Literal["filter", "retrain", "mixture", "losses", "sft", "reward", "ppo", "eval", "mitigations"]
+StageName = Literal["filter", "retrain", "mixture", "losses", "sft", "reward", "sweep", "ppo", "eval", "mitigations"]
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "filter": (),
     "retrain": ("filter",),
@@ -30,6 +31,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "losses": ("filter",),
     "sft": ("filter",),
     "reward": ("filter",),
+    "sweep": ("filter", "sft", "reward"),
     "ppo": ("filter", "sft", "reward"),
     "eval": ("filter",),
     "mitigations": (),
@@ -66,6 +68,8 @@ class Recipe:
     """The reward model."""
     ppo: PpoSettings = PpoSettings()
     """Reinforcement learning."""
+    sweep: SweepSettings = SweepSettings()
+    """Reinforcement learning with several coefficients; runs only where `stages` names it."""
     mitigations: MitigationSettings = MitigationSettings()
     """Harm mitigations of the trainings above; all off unless given a strength."""
     comparison: ComparisonSettings = ComparisonSettings()

@@ -9,6 +9,7 @@ from .. import __version__
 from ..toolkit.data.rows import read_rows
 from ..toolkit.files import read_json
 from .evaluate import HEADLINES
+from .ppo_report import CURVES, frontier, rollout_samples, sweep_plots, sweep_table
 from .reward_report import REPORT as REWARD_REPORT
 from .run import read_run
 
@@ -51,13 +52,17 @@ def build_report(folder: Path) -> dict[str, Any]:
     if "reward" in stages and (stages["reward"] / REWARD_REPORT).is_file():
         report["curves"].append(_calibration(read_json(stages["reward"] / REWARD_REPORT)["calibration"]))
     if "ppo" in stages:
-        report["frontier"] = [_frontier(stages["ppo"])]
+        report["frontier"] = [frontier(stages["ppo"])]
+    if "sweep" in stages:
+        report["scatter"] = list(sweep_plots(stages["sweep"]))
     report["tables"] = list(_tables(record, stages))
     if "eval" in stages:
         comparisons = read_json(stages["eval"] / "comparisons.json")
         report["headline"] = list(_headline(record["results"], comparisons))
         report["not_measured"] = read_json(stages["eval"] / "not_measured.json")
         report["samples"] = list(_samples(stages["eval"]))
+    if "ppo" in stages:
+        report["samples"] = [*report.get("samples", []), *rollout_samples(stages["ppo"])]
     return {key: value for key, value in report.items() if value not in ([], {})}
 
 
@@ -99,12 +104,15 @@ def _verdict(results: Mapping[str, Any]) -> Iterator[str]:
 
 def _same_scorer(record: Mapping[str, Any]) -> list[str]:
     """The scorer that filtered the data must not mark the model as well."""
+    found = []
     scorer, blocklist = record["settings"]["eval"]["toxicity"], record["settings"]["filter"]["blocklist"]
     if scorer and blocklist and scorer.startswith("wordlist:") and scorer.removeprefix("wordlist:") == blocklist:
-        return [
+        found.append(
             f"Filter and evaluation use the same word list ({blocklist}), so the toxicity figures flatter the model."
-        ]
-    return []
+        )
+    if scorer and "ppo" in record["stages"] and scorer == record["settings"]["ppo"]["reward"]["toxicity"]:
+        found.append(f"PPO was paid by the scorer that marks it ({scorer}), so the toxicity figures flatter the model.")
+    return found
 
 
 def _headline(results: Mapping[str, Any], comparisons: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -198,9 +206,7 @@ def _curves(stages: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
          {"loss": "training", "eval_loss": "held-out"}),
         ("reward", "Reward model accuracy", "optimiser step", "share of pairs",
          {"accuracy": "training", "eval_accuracy": "held-out"}),
-        ("ppo", "PPO: mean reward", "iteration", "reward", {"objective/score": "reward"}),
-        ("ppo", "PPO: distance from SFT", "iteration", "KL, nats per answer", {"objective/kl": "policy"}),
-        ("ppo", "PPO: length of answers", "iteration", "tokens", {"completion/length": "tokens"}),
+        *CURVES,
     )  # fmt: skip
     for stage, title, x_label, y_label, keys in plots:
         if stage not in stages:
@@ -229,19 +235,6 @@ def _calibration(bins: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _series(log: Sequence[Mapping[str, Any]], key: str, name: str) -> dict[str, Any] | None:
     points = [(entry["step"], float(entry[key])) for entry in log if key in entry]
     return {"name": name, "x": [x for x, _ in points], "y": [y for _, y in points]} if points else None
-
-
-def _frontier(folder: Path) -> dict[str, Any]:
-    log = [entry for entry in read_json(folder / "log.json") if "objective/score" in entry]
-    points: list[dict[str, Any]] = [{"x": entry["objective/kl"], "y": entry["objective/score"]} for entry in log]
-    if points:
-        points[0]["label"], points[-1]["label"] = "first iteration", "last"
-    return {
-        "title": "PPO: reward against KL",
-        "x_label": "KL from SFT (nats per answer)",
-        "y_label": "mean reward",
-        "points": points,
-    }
 
 
 def _samples(folder: Path) -> Iterator[dict[str, Any]]:
@@ -289,6 +282,8 @@ def _tables(record: Mapping[str, Any], stages: Mapping[str, Path]) -> Iterator[d
             "columns": ["Preferred one is longer by", "Accuracy", "Low", "High", "n"],
             "rows": [[_range(one), one["accuracy"], one["low"], one["high"], one["n"]] for one in groups],
         }
+    if "sweep" in stages:
+        yield sweep_table(stages["sweep"])
     yield {
         "title": "Every figure of this run",
         "caption": "Value with its 95% interval and the number of items, as in run.json",

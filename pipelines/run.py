@@ -29,6 +29,7 @@ from .reward import run_reward
 from .reward_losses import run_losses
 from .sets import input_hashes, load_sets, plain_text
 from .sft import run_sft
+from .sweep import run_sweep
 
 ROOT = Path(__file__).parents[1]
 # The code that decides results; how they are shown is left out, so that a new report makes no stage stale.
@@ -44,12 +45,14 @@ MODULES = (
     "mitigations",
     "mixture",
     "ppo",
+    "ppo_rewards",
     "retrain",
     "reward",
     "reward_losses",
     "reward_report",
     "sets",
     "sft",
+    "sweep",
     "training",
 )
 RUN = "run.json"
@@ -184,7 +187,7 @@ def _stages(recipe: Recipe, console: Console) -> list[Stage]:
         "ppo": Stage(
             name="ppo",
             settings=shared | treated | {"ppo": to_tree(recipe.ppo)},
-            inputs=treatments,
+            inputs=treatments | input_hashes(recipe.ppo.reward.files()),
             run=partial(run_ppo, recipe.ppo, base, seed, console, mitigations=recipe.mitigations),
         ),
         "mitigations": Stage(
@@ -192,6 +195,16 @@ def _stages(recipe: Recipe, console: Console) -> list[Stage]:
             settings=shared
             | {"comparison": to_tree(recipe.comparison), "sft": to_tree(recipe.sft), "eval": to_tree(recipe.eval)},
             run=partial(run_mitigations, recipe.comparison, recipe.sft, recipe.eval, data, base, seed, console),
+        ),
+        "sweep": Stage(
+            name="sweep",
+            settings=shared
+            | {
+                name: to_tree(part)
+                for name, part in (("sweep", recipe.sweep), ("ppo", recipe.ppo), ("eval", recipe.eval))
+            },
+            inputs=input_hashes(recipe.ppo.reward.files()),
+            run=partial(run_sweep, recipe.sweep, recipe.ppo, recipe.eval, base, seed, console),
         ),
         "eval": Stage(
             name="eval",

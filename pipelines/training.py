@@ -1,7 +1,7 @@
 """What the SFT, reward and PPO stages share: trainer arguments, progress, rows that fit, the log of a training."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ RESERVED = {
     "hub_token": "it would be written to run.json; log in with `hf auth login` instead",
     "max_length": "it stands outside the trainer block, so that rows that are too long are counted",
 }
+LOSS = {"loss": "loss"}
 SAVING = {"save_strategy": "steps", "save_total_limit": 2, "logging_steps": 5, "report_to": "none"}
 
 
@@ -139,14 +140,13 @@ def _tokens(row: Row, group: Sequence[str], tokenizer: "PreTrainedTokenizerBase"
     return len(sequence_ids(row[group[0]], row[group[1]], tokenizer))
 
 
-def watch(advance: Advance, title: str, key: str = "loss", name: str = "loss") -> "TrainerCallback":
+def watch(advance: Advance, title: str, shown: Mapping[str, str] = LOSS) -> "TrainerCallback":
     """A callback that moves a progress bar and stops the training when the loss is not a number.
 
     Args:
         advance: moves the bar.
         title: the stage, for messages.
-        key: figure of the log that is shown behind the bar.
-        name: what it is called there.
+        shown: figures of the log that stand behind the bar, and what they are called there.
     """
     from transformers import TrainerCallback
 
@@ -166,7 +166,7 @@ def watch(advance: Advance, title: str, key: str = "loss", name: str = "loss") -
                     f"{title}: the loss became {loss} by step {state.global_step}. The last complete checkpoint is "
                     "kept. Lower trainer.learning_rate, or look at the rows of the last steps."
                 )
-            if key in figures:
-                self.detail = f"{name} {float(figures[key]):.3f}"
+            if found := [f"{name} {float(figures[key]):.3f}" for key, name in shown.items() if key in figures]:
+                self.detail = ", ".join(found)
 
     return Watch()

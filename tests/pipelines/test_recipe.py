@@ -152,7 +152,8 @@ except SystemExit as end:
         ("[filter, sft, filter]", "wanted each stage once"),
         (
             "[]",
-            "got none, wanted at least one of filter, retrain, mixture, losses, sft, reward, ppo, eval, mitigations",
+            "got none, wanted at least one of filter, retrain, mixture, losses, sft, reward, sweep, ppo, eval, "
+            "mitigations",
         ),
         ("[filter, stf]", "got 'stf'"),
     ],

@@ -357,7 +357,11 @@ def test_evaluating_without_prompts_is_a_clear_error(tmp_path):
 
 def test_rollouts_are_saved_step_by_step(tmp_path):
     trainer(tmp_path, save_rollouts=True, missing_eos_penalty=1.0).train()
-    files = sorted((tmp_path / "out" / "rollouts").iterdir())
+    *files, sampling = sorted((tmp_path / "out" / "rollouts").iterdir(), key=lambda path: path.suffix != ".jsonl")
+    assert json.loads(sampling.read_text()) == {
+        "max_new_tokens": 6, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "seed": 42, "batch_size": 32
+    }  # fmt: skip
+    files.sort()
     assert [file.name for file in files] == ["step-000001.jsonl", "step-000002.jsonl"]
     rows = [json.loads(line) for line in files[0].read_text().splitlines()]
     assert len(rows) == 16
@@ -456,6 +460,17 @@ def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_bit_for_bit_from_the_
     again.train(resume_from_checkpoint=str(newest))
     assert measured(again)[2:4] == measured(whole)[2:4]
     assert digests(again_stack) == digests(made)
+
+
+@pytest.mark.slow  # a whole run and one killed ten times, in a process of their own
+def test_a_run_killed_at_ten_random_moments_ends_like_an_undisturbed_one(tmp_path):
+    driver = Path(__file__).with_name("ppo_kill_driver.py")
+    done = subprocess.run([sys.executable, driver, tmp_path], capture_output=True, text=True, check=False, timeout=290)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["kills"] == 10
+    assert found["resumed"] > 2  # some of them left a checkpoint to go on from
+    assert found["is_same"], done.stderr[-2000:]
 
 
 def test_a_checkpoint_is_a_plain_policy_folder_with_a_mark_and_no_pickle_of_ours(tmp_path):

@@ -60,17 +60,26 @@ def call_reward(function: RewardFunction, prompts: Sequence[Prompt], completions
     columns = {name: [prompt.columns.get(name) for prompt in prompts] for name in names}
     if clash := columns.keys() & {"prompts", "completions"}:
         raise DataError(f"the rows have a column {min(clash)!r}, a name that reward functions use: rename it")
-    name = getattr(function, "__name__", repr(function))
     scores = function(
         prompts=[prompt.shown for prompt in prompts], completions=[item.text for item in completions], **columns
     )
-    wanted = f"wanted {len(prompts)} finite numbers, one per completion: mend the function"
+    return checked_scores(scores, len(prompts), function)
+
+
+def checked_scores(scores: Any, count: int, function: RewardFunction) -> list[float]:
+    """What a reward function returned, as that many finite numbers.
+
+    Raises:
+        DataError: it is anything else; names the function.
+    """
+    name = getattr(function, "__name__", repr(function))
+    wanted = f"wanted {count} finite numbers, one per completion: mend the function"
     try:
-        count = len(scores)
+        got = len(scores)
     except TypeError as error:
         raise DataError(f"the reward function {name} returned {scores!r}, {wanted}") from error
-    if count != len(prompts):
-        raise DataError(f"the reward function {name} returned {count} scores, {wanted}")
+    if got != count:
+        raise DataError(f"the reward function {name} returned {got} scores, {wanted}")
     return [_finite(score, row, name, wanted) for row, score in enumerate(scores)]
 
 

@@ -1,12 +1,13 @@
 """Proximal policy optimisation of a language model, with four roles on one base model, on transformers' Trainer."""
 
 import hashlib
+import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, set_seed
+from transformers import Trainer, TrainerCallback, TrainerState, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from ..checkpoints import CompleteMarker, complete_checkpoints, last_complete, step_of
 from ..errors import RunError, SettingsError
+from ..files import write_json
 from ..model.generation import window_of
 from ..model.roles import RoleStack
 from . import math as ppo_math
@@ -32,10 +34,13 @@ from .rewards import Reward, weighted_rewards
 from .roles import ValueFunction, check_logits, check_roles, require_grad_of_trained
 from .rollout import Rollout, RolloutMaker
 from .sequences import Experience
+from .signs import SignWatch
 from .state import TrainedParts
 from .update import Updater
 
 Rows = Iterable[Mapping[str, Any]]
+logger = logging.getLogger(__name__)
+SAMPLING = "sampling.json"
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class PPOTrainer(Trainer):
         ptx_dataset: rows with `text`, for PPO-ptx.
         eval_dataset: rows as in `train_dataset`; `evaluate` reports their mean reward as `eval_reward`.
         callbacks: further Trainer callbacks.
+        warn: called with each sign that the run is going wrong, and what to try (`failure_signs`).
 
     Raises:
         SettingsError: when settings do not fit the data.
@@ -91,6 +97,7 @@ class PPOTrainer(Trainer):
         ptx_dataset: Rows | None = None,
         eval_dataset: Rows | None = None,
         callbacks: Sequence[TrainerCallback] | None = None,
+        warn: Callable[[str], None] = logger.warning,
     ) -> None:
         set_seed(args.seed)
         self.stack = stack
@@ -117,7 +124,8 @@ class PPOTrainer(Trainer):
             eval_dataset=held_out,
             processing_class=stack.tokenizer,
             data_collator=_collate,
-            callbacks=[*(callbacks or ()), CompleteMarker()],  # the marker last: callbacks may write into a checkpoint
+            # the marker last: callbacks may write into a checkpoint
+            callbacks=[SignWatch(warn), *(callbacks or ()), CompleteMarker()],
         )
         check_logits(stack)
         self.maker = RolloutMaker(stack, self.value, self.rewards, args, self.accelerator.autocast, self._sum)
@@ -136,8 +144,7 @@ class PPOTrainer(Trainer):
         rollout = self.maker.make(prompts, self._seeds(len(prompts), step), self.kl_coef)
         kl = self._note_rollout(rollout)
         if self.args.save_rollouts:
-            rank = f"-{self.args.process_index}" if self.args.world_size > 1 else ""
-            rollout.write(Path(str(self.args.output_dir)) / "rollouts" / f"step-{step + 1:06d}{rank}.jsonl")
+            self._save_rollout(rollout, step)
         if not math.isfinite(kl):
             raise RunError(self._advice(f"the KL divergence became {kl} at step {step + 1}", step))
         if self.args.kl_ceiling is not None and kl > self.args.kl_ceiling:
@@ -200,12 +207,22 @@ class PPOTrainer(Trainer):
                 raise RunError(f"there is no complete checkpoint in {self.args.output_dir}: start without resuming")
             resume_from_checkpoint = str(newest)
         self.stopped = None
+        if resume_from_checkpoint and (state := _finished(Path(resume_from_checkpoint))) is not None:
+            return self._take_over(Path(resume_from_checkpoint), state)
         output: TrainOutput = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         if self.stopped is not None and self.stopped.checkpoint is not None:
             self._load_from_checkpoint(str(self.stopped.checkpoint))
         if self.average is not None:
             self.average.apply()
         return output
+
+    def _take_over(self, checkpoint: Path, state: TrainerState) -> TrainOutput:
+        """Take the weights of a checkpoint of the last step: transformers would make one step more from there."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = state
+        if self.average is not None:
+            self.average.apply()
+        return TrainOutput(state.global_step, math.nan, {})
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of `rollout_batch_size` prompts in an order of the data seed; an incomplete last one is left out."""
@@ -331,6 +348,15 @@ class PPOTrainer(Trainer):
             self._metrics[name].append(value)
         return figures["objective/kl"]
 
+    def _save_rollout(self, rollout: Rollout, step: int) -> None:
+        """Write the episodes of a step, and once beside them how they were sampled."""
+        folder = Path(str(self.args.output_dir)) / "rollouts"
+        if not (folder / SAMPLING).exists() and self.args.should_save:
+            how = asdict(self.maker.sampling) | {"seed": self.args.seed}
+            write_json(folder / SAMPLING, how | {"batch_size": self.args.local_rollout_forward_batch_size})
+        rank = f"-{self.args.process_index}" if self.args.world_size > 1 else ""
+        rollout.write(folder / f"step-{step + 1:06d}{rank}.jsonl")
+
     def _stop(self, step: int, kl: float) -> Tensor:
         """End training before an update. No gradients are left, so the Trainer's own step changes nothing."""
         self.stopped = EarlyStop(step + 1, kl, self._good_checkpoint(step))
@@ -353,6 +379,14 @@ class PPOTrainer(Trainer):
         start = time.perf_counter()
         yield
         self._metrics[f"seconds/{name}"].append(time.perf_counter() - start)
+
+
+def _finished(checkpoint: Path) -> TrainerState | None:
+    """The Trainer's state of a checkpoint of the last step; None of any other."""
+    if not (file := checkpoint / "trainer_state.json").is_file():
+        return None
+    state = TrainerState.load_from_json(str(file))
+    return state if state.global_step >= state.max_steps else None
 
 
 def _collate(prompts: list[Prompt]) -> dict[str, list[Prompt]]:
