@@ -29,7 +29,7 @@ def compute_directly(layers: Iterable[nn.Module], name: str | None) -> None:
     for layer in layers:
         layer.__dict__.pop("forward", None)
         if name is not None and (forward := _direct(layer, name)) is not None:
-            layer.forward = forward  # type: ignore[method-assign]
+            layer.forward = forward
 
 
 def _direct(layer: Any, name: str) -> Forward | None:
