@@ -14,7 +14,7 @@ from .console import Console
 from .mitigate import Treatment
 from .ppo_rewards import PpoRewardSettings, reward_terms
 from .sets import read_set
-from .training import RESERVED, Row, go_on, trainer_arguments, watch
+from .training import RESERVED, Row, go_on, resume_from, trainer_arguments, watch
 
 SHOWN = {"objective/score": "reward", "objective/kl": "KL", "completion/length": "tokens", "completion/ended": "ended"}
 """Figures behind the progress bar, and what they are called there."""
@@ -51,7 +51,6 @@ def run_ppo(
     """
     from transformers.trainer_callback import PrinterCallback
 
-    from ..toolkit.checkpoints import last_complete
     from ..toolkit.model.loading import load_base
     from ..toolkit.model.stack import ModelStack
     from ..toolkit.ppo.config import PPOConfig
@@ -79,7 +78,7 @@ def run_ppo(
         stack, arguments, prompts, reward=reward, ptx_dataset=ptx, callbacks=callbacks, warn=console.warn
     )
     trainer.remove_callback(PrinterCallback)
-    resume = last_complete(arguments.output_dir)
+    resume = resume_from(folder)
     with console.bar("PPO") as advance:
         trainer.add_callback(watch(advance, "PPO", SHOWN))
         go_on(trainer, resume)

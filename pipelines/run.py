@@ -5,11 +5,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..toolkit import processes
 from ..toolkit.errors import RunError
 from ..toolkit.files import code_fingerprint, read_json, sha256_file, sha256_of, write_json
 from ..toolkit.machine import hardware, source_state, versions
@@ -83,11 +85,14 @@ def run_recipe(
     Raises:
         RunError: the folder is in use, cannot be written, or holds work that was made otherwise.
     """
-    with lock(out):
+    _meet(recipe)
+    with lock(out) if processes.is_first() else nullcontext():
         planned = plan(_stages(recipe, console), out, _code())
-        if sets_aside and (moved := set_aside(planned)):
-            console.say(f"earlier work was moved to {moved}")
-        refuse_conflicts(planned)
+        if processes.is_first():
+            if sets_aside and (moved := set_aside(planned)):
+                console.say(f"earlier work was moved to {moved}")
+            refuse_conflicts(planned)
+        processes.wait()  # a fault of the first process ends the others through their launcher
         wanted = len(planned) if last is None else [item.stage.name for item in planned].index(last) + 1
         # What lies behind the wanted stage and is done already stays in the record.
         planned = planned[:wanted] + list(itertools.takewhile(lambda item: item.folder.is_dir(), planned[wanted:]))
@@ -95,13 +100,17 @@ def run_recipe(
         artifacts = Artifacts()
         if any(not item.folder.is_dir() for item in planned):
             began = time.monotonic()
+            if not processes.is_first():
+                processes.wait()  # until the first one has built or fetched it
             artifacts = Artifacts(base=_base(recipe, console))
+            if processes.is_first():
+                processes.wait()
             record["seconds"].setdefault("base", round(time.monotonic() - began, 3))
             record["hardware"] = hardware()
         for item in planned:
             artifacts = _run_one(item, artifacts, record, out, console)
         record["finished"] = True
-        write_json(out / RUN, record)
+        _write(record, out)
         return record
 
 
@@ -135,11 +144,23 @@ def _run_one(item: Planned, before: Artifacts, record: dict[str, Any], out: Path
     }
     record["seconds"][name] = done["seconds"]
     record["results"] |= done["results"]
-    write_json(out / RUN, record)
+    _write(record, out)
     console.say("  done before, skipped" if was_skipped else f"  {done['seconds']:.0f} s")
-    for warning in done["warnings"]:
+    for warning in done["warnings"] if processes.is_first() else ():
         console.warn(warning)
     return after
+
+
+def _meet(recipe: Recipe) -> None:
+    if processes.count() > 1:
+        from ..toolkit.model.loading import device_of
+
+        processes.join(on_cpu=device_of(recipe.base) == "cpu")
+
+
+def _write(record: dict[str, Any], out: Path) -> None:
+    if processes.is_first():
+        write_json(out / RUN, record)
 
 
 def _stages(recipe: Recipe, console: Console) -> list[Stage]:
@@ -177,18 +198,21 @@ def _stages(recipe: Recipe, console: Console) -> list[Stage]:
             settings=shared | treated | {"sft": to_tree(recipe.sft)},
             inputs=treatments,
             run=partial(run_sft, recipe.sft, base, seed, console, mitigations=recipe.mitigations),
+            is_shared=True,
         ),
         "reward": Stage(
             name="reward",
             settings=shared | treated | {"reward": to_tree(recipe.reward)},
             inputs=treatments,
             run=partial(run_reward, recipe.reward, base, seed, console, mitigations=recipe.mitigations),
+            is_shared=True,
         ),
         "ppo": Stage(
             name="ppo",
             settings=shared | treated | {"ppo": to_tree(recipe.ppo)},
             inputs=treatments | input_hashes(recipe.ppo.reward.files()),
             run=partial(run_ppo, recipe.ppo, base, seed, console, mitigations=recipe.mitigations),
+            is_shared=True,
         ),
         "mitigations": Stage(
             name="mitigations",

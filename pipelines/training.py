@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..toolkit import processes
 from ..toolkit.errors import MissingPackageError, SettingsError, TrainingError
 from ..toolkit.files import write_json
 from ..toolkit.model.sequences import sequence_ids
 from ..toolkit.settings.base import BaseSettings
 from ..toolkit.settings.reading import TrainerBlock
+from ..toolkit.stage import shared_folder
 from .console import Advance, Console
 
 if TYPE_CHECKING:
@@ -42,13 +44,15 @@ def trainer_arguments(
     ours = SAVING | {
         "bf16": device == "cuda" or base.quantization != "none",
         "gradient_checkpointing": device == "cuda",
+        "ddp_find_unused_parameters": False,  # all that is trained takes part in every pass
+        "log_level_replica": "passive",
     }
     if block.get("fp16"):
         ours["bf16"] = False
     if device == "cuda" and base.quantization != "none":
         ours["optim"] = "paged_adamw_32bit"  # spikes of memory go to the CPU's instead of ending the run (QLoRA)
     _check_trackers(block.get("report_to", "none"))
-    fixed = {"output_dir": str(folder / "checkpoints"), "seed": seed, "use_cpu": device == "cpu", "disable_tqdm": True}
+    fixed = {"output_dir": str(checkpoints(folder)), "seed": seed, "use_cpu": device == "cpu", "disable_tqdm": True}
     try:
         return cls(**(ours | defaults | dict(block) | fixed))
     except SettingsError:
@@ -81,15 +85,32 @@ def train(trainer: "Trainer", folder: Path, console: Console, title: str) -> Non
     """
     from transformers.trainer_callback import PrinterCallback
 
-    from ..toolkit.checkpoints import CompleteMarker, last_complete
+    from ..toolkit.checkpoints import CompleteMarker
 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(CompleteMarker())
-    resume = last_complete(folder / "checkpoints")
+    resume = resume_from(folder)
     with console.bar(title) as advance:
         trainer.add_callback(watch(advance, title))
         go_on(trainer, resume)
     write_json(folder / "log.json", trainer.state.log_history)
+
+
+def checkpoints(folder: Path) -> Path:
+    """Where a training in a stage's folder keeps its checkpoints, for all processes of the run."""
+    return shared_folder(folder) / "checkpoints"
+
+
+def resume_from(folder: Path) -> Path | None:
+    """The last complete checkpoint of a training in a stage's folder; only the first process deletes broken ones."""
+    from ..toolkit.checkpoints import last_complete
+
+    if not processes.is_first():
+        processes.wait()
+    found = last_complete(checkpoints(folder))
+    if processes.is_first():
+        processes.wait()
+    return found
 
 
 def go_on(trainer: "Trainer", checkpoint: Path | None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from . import processes
 from .errors import DataError, RunError
 from .files import read_json, sha256_of, write_json
 from .machine import MemoryPeak
@@ -59,12 +60,14 @@ class Stage:
         settings: plain tree of all that decides the result beside what earlier stages made.
         inputs: sha256 by path of the files from outside the run that the stage reads.
         run: does the work in a folder. Called again in the same folder after a kill, it goes on where it can.
+        is_shared: all processes of a run work on it together; else the first one works and the others wait.
     """
 
     name: str
     settings: Mapping[str, Any]
     run: Callable[[Artifacts, Path], Outcome]
     inputs: Mapping[str, str] = field(default_factory=dict)
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +156,22 @@ def run_stage(item: Planned, before: Artifacts) -> tuple[Artifacts, dict[str, An
         the artifacts after it, its record (what `stage.json` holds), and whether it was skipped.
     """
     run = item.folder.parent
-    if item.folder.is_dir():
+    is_done = item.folder.is_dir()
+    processes.wait()  # all have looked before the first one may publish
+    if not is_done and not processes.is_first():
+        _help(item, before)
+    if is_done or not processes.is_first():
+        processes.wait()
         record = _recorded(item.folder)
-        return _artifacts(record["artifacts"], run), record, True
+        return _artifacts(record["artifacts"], run), record, is_done
+    record = _work(item, before)
+    processes.wait()
+    return _artifacts(record["artifacts"], run), record, False
+
+
+def _work(item: Planned, before: Artifacts) -> dict[str, Any]:
+    """Do a stage's work and publish it with one rename; returns its record."""
+    run = item.folder.parent
     earlier = _recorded(item.working)
     attempts = 1 + (earlier.get("attempts", 0) if earlier.get("fingerprint") == item.fingerprint else 0)
     start: dict[str, Any] = {"name": item.stage.name, "fingerprint": item.fingerprint, "attempts": attempts}
@@ -175,7 +191,23 @@ def run_stage(item: Planned, before: Artifacts) -> tuple[Artifacts, dict[str, An
     }
     write_json(item.working / RECORD, record)
     item.working.rename(item.folder)
-    return _artifacts(record["artifacts"], run), record, False
+    return record
+
+
+HELPING = ".process-"
+
+
+def _help(item: Planned, before: Artifacts) -> None:
+    """Take part in a shared stage: what this process writes beside checkpoints is the same again, and thrown away."""
+    if item.stage.is_shared:
+        scratch = item.folder.parent / f"{HELPING}{processes.number()}"
+        item.stage.run(before, scratch / item.working.name)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def shared_folder(folder: Path) -> Path:
+    """The folder that all processes write checkpoints to, given the one that this process works in."""
+    return Path(*(part for part in folder.parts if not part.startswith(HELPING)))
 
 
 @contextmanager

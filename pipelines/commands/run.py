@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from ...toolkit import processes
 from ...toolkit.errors import SettingsError
 from .options import (
     JsonOption,
@@ -31,6 +32,9 @@ def run(
 
     Started again after an interruption it goes on where it stopped: finished stages are skipped, a training goes on
     from its last checkpoint. Without RECIPE it runs the embedded one, offline, in minutes on a CPU.
+
+    On several GPUs start it with `accelerate launch -m tunewell run ...`: SFT, reward model and PPO share their batches
+    among the processes; per_device_train_batch_size counts for each of them.
 
     Examples:
       tunewell run
@@ -82,12 +86,15 @@ def _run_stages(
     from ..run import run_recipe
 
     folder = out or Path("runs") / settings.name
-    console = Console(is_quiet=quiet)
+    speaks = processes.is_first()  # of the processes that a launcher started
+    console = Console(is_quiet=quiet or not speaks)
     try:
         record = run_recipe(settings, folder, console, argv=sys.argv, sets_aside=set_aside, last=last)
     except KeyboardInterrupt:
         console.warn("interrupted; give the same command again to go on where it stopped")
         raise typer.Exit(130) from None
+    if not speaks:
+        return
     page = folder / "report.html"
     write_report(build_report(folder), page)
     print_result({"run": str(folder), "report": str(page), "results": record["results"]}, as_json, f"report: {page}")
