@@ -10,6 +10,7 @@ from ..toolkit.data.rows import read_rows
 from ..toolkit.files import read_json
 from .evaluate import HEADLINES
 from .ppo_report import CURVES, frontier, rollout_samples, sweep_plots, sweep_table
+from .report_findings import finding_curves, finding_tables
 from .reward_report import REPORT as REWARD_REPORT
 from .run import read_run
 
@@ -48,14 +49,14 @@ def build_report(folder: Path) -> dict[str, Any]:
     }
     if "filter" in stages:
         report |= _of_filter(stages["filter"], record["results"])
-    report["curves"] = list(_curves(stages))
+    report["curves"] = [*_curves(stages), *finding_curves(stages)]
     if "reward" in stages and (stages["reward"] / REWARD_REPORT).is_file():
         report["curves"].append(_calibration(read_json(stages["reward"] / REWARD_REPORT)["calibration"]))
     if "ppo" in stages:
         report["frontier"] = [frontier(stages["ppo"])]
     if "sweep" in stages:
         report["scatter"] = list(sweep_plots(stages["sweep"]))
-    report["tables"] = list(_tables(record, stages))
+    report["tables"] = [*finding_tables(stages), *_tables(record, stages)]
     if "eval" in stages:
         comparisons = read_json(stages["eval"] / "comparisons.json")
         report["headline"] = list(_headline(record["results"], comparisons))
@@ -233,8 +234,20 @@ def _calibration(bins: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _series(log: Sequence[Mapping[str, Any]], key: str, name: str) -> dict[str, Any] | None:
-    points = [(entry["step"], float(entry[key])) for entry in log if key in entry]
-    return {"name": name, "x": [x for x, _ in points], "y": [y for _, y in points]} if points else None
+    """A logged figure over the steps; where its standard error was logged too, with the 95% interval."""
+    entries = [entry for entry in log if key in entry]
+    if not entries:
+        return None
+    values = [float(entry[key]) for entry in entries]
+    line = {"name": name, "x": [entry["step"] for entry in entries], "y": values}
+    errors = [entry.get(f"{key}_error") for entry in entries]
+    if None in errors:
+        return line
+    reach = [1.96 * float(error) for error in errors if error is not None]
+    return line | {
+        "low": [value - one for value, one in zip(values, reach, strict=True)],
+        "high": [value + one for value, one in zip(values, reach, strict=True)],
+    }
 
 
 def _samples(folder: Path) -> Iterator[dict[str, Any]]:
