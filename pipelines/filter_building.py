@@ -34,8 +34,11 @@ class FilterModel:
     @cached_property
     def loaded(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         """The model and its tokenizer."""
+        from transformers.utils import logging
+
         from ..toolkit.model.loading import load_base
 
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # worker processes do not own the screen
         return load_base(self.source, self.base)
 
 
