@@ -1,142 +1,135 @@
 """An epoch of reward-model training on rankings: tunewell's K-wise trainer beside TRL's RewardTrainer on all pairs.
 
-    python bench/reward_kwise.py [--json] [--rounds 4] [--rankings 96] [--threads 2]
+    python bench/reward_kwise.py [--json] [--rounds 3] [--rankings 64] [--threads 2]
 
-Rankings of K = 9 completions, so 36 pairs each: TRL encodes 72 completions a ranking, the K-wise trainer 9. A small
-Llama with random weights and a LoRA adapter with a head, on the CPU; both trainers see the same rankings, take equally
-many optimiser steps of equal learning rate, and are asked the same held-out pairs at the end. They take turns, each
-round with other rankings; the table shows medians. TRL is installed with tunewell, so no other environment is made.
-About four minutes on two idle cores.
+Rankings of K = 9 completions by judges who disagree, from the embedded world; equal ranks are no pair. TRL encodes both
+completions of every pair, the K-wise trainer each completion once. The tiny base with a LoRA adapter and a head, on the
+CPU; both trainers see the same rankings, take equally many optimiser steps of equal learning rate, and are asked the
+same held-out pairs at the end. They take turns, each round with other rankings; the table shows medians. TRL is
+installed with tunewell, so no other environment is made. About four minutes on two idle cores.
 """
 
 import argparse
 import json
+import math
 import os
-import random
 import statistics
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 K = 9
-VOCABULARY, GOOD, BAD = 400, range(10, 60), range(60, 110)
 PER_STEP = 4  # rankings
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 1e-3
+HELD_OUT = 60  # rankings
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
-def draw(count: int, seed: int) -> list[dict[str, Any]]:
-    """Rankings of token ids: the more good and the fewer bad tokens, the better, but for a judge's error."""
-    rng = random.Random(seed)
-    rankings = []
-    for _ in range(count):
-        prompt = [rng.randrange(110, VOCABULARY) for _ in range(12)]
-        completions, quality = [], []
-        for _ in range(K):
-            lean = rng.random()
-            tokens = [_token(rng, lean) for _ in range(rng.randrange(20, 45))]
-            completions.append([*prompt, *tokens, 1])
-            good, bad = (sum(token in kind for token in tokens) for kind in (GOOD, BAD))
-            quality.append((good - bad) / 3 + rng.gauss(0, 1))
-        order = sorted(range(K), key=lambda index: -quality[index])
-        ranks = [order.index(index) + 1 for index in range(K)]
-        rankings.append({"completions": completions, "ranks": ranks})
-    return rankings
+def make_base() -> Path:
+    """The tiny base of the embedded world."""
+    from tunewell.toolkit.tiny import cached_base
+    from tunewell.toolkit.world import build_world
+
+    return cached_base([row["text"] for row in build_world().corpus])
 
 
-def _token(rng: random.Random, lean: float) -> int:
-    if rng.random() < 0.7:
-        return rng.randrange(110, VOCABULARY)
-    return rng.choice(GOOD if rng.random() < lean else BAD)
+def draw(count: int, part: str, seed: int, tokenizer: Any) -> list[dict[str, Any]]:
+    """Rankings of token ids with their pairs (better, worse)."""
+    from tunewell.toolkit.model.sequences import sequence_ids
+    from tunewell.toolkit.reward.losses import ranked_pairs
+    from tunewell.toolkit.world.rankings import build_rankings
+
+    return [
+        {
+            "completions": [sequence_ids(row["prompt"], text, tokenizer) for text in row["completions"]],
+            "pairs": ranked_pairs(row["ranks"]),
+        }
+        for row in build_rankings(seed, count, part=part, completions=[K])
+    ]
 
 
-def make_model(seed: int) -> Any:
+def make_model(base: Path, seed: int) -> tuple[Any, Any]:
+    """The base with a fresh adapter and head, and its tokenizer."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import LlamaConfig, LlamaForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=128, intermediate_size=352, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=128, pad_token_id=0, bos_token_id=2, eos_token_id=1,
-        num_labels=1,
-    )  # fmt: skip
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="SEQ_CLS", modules_to_save=["score"])
-    return get_peft_model(LlamaForSequenceClassification(config), lora, adapter_name="reward")
+    return get_peft_model(model, lora, adapter_name="reward"), AutoTokenizer.from_pretrained(base)
 
 
-def make_tokenizer() -> Any:
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({str(index): index for index in range(VOCABULARY)}, unk_token="3"))
-    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="3", pad_token="0", eos_token="1", bos_token="2")
-
-
-def make_trainer(name: str, rankings: Sequence[dict[str, Any]], seed: int, folder: str) -> Any:
+def make_trainer(name: str, base: Path, rankings: Sequence[dict[str, Any]], seed: int, folder: str) -> Any:
     """One epoch of equally many steps for both."""
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
-    from tunewell.toolkit.reward.losses import ranked_pairs
     from tunewell.toolkit.reward.trainer import RankingTrainer
 
-    pairs_per_ranking = K * (K - 1) // 2
+    model, tokenizer = make_model(base, seed)
+    steps, pairs = math.ceil(len(rankings) / PER_STEP), sum(len(ranking["pairs"]) for ranking in rankings)
     arguments = RewardConfig(
         folder, report_to="none", use_cpu=True, bf16=False, activation_checkpointing=False, disable_tqdm=True,
         save_strategy="no", logging_steps=1000, seed=seed, num_train_epochs=1, learning_rate=LEARNING_RATE,
-        per_device_train_batch_size=PER_STEP * (1 if name == "ours" else pairs_per_ranking),
+        per_device_train_batch_size=PER_STEP if name == "ours" else math.ceil(pairs / steps),
         dataloader_pin_memory=False,
     )  # fmt: skip
-    shared = {"model": make_model(seed), "args": arguments, "processing_class": make_tokenizer()}
+    shared = {"model": model, "args": arguments, "processing_class": tokenizer}
     if name == "ours":
-        rows = []
-        for number, ranking in enumerate(rankings):
-            pairs = ranked_pairs(ranking["ranks"])
-            rows.append(
-                {"completions_ids": ranking["completions"], "better": [high for high, _ in pairs],
-                 "worse": [low for _, low in pairs], "margin": [0.0] * len(pairs),
-                 "weight": [1 / pairs_per_ranking] * len(pairs), "wins": [0.0] * K, "losses": [0.0] * K, "row": number}
-            )  # fmt: skip
+        rows = [_example(number, ranking) for number, ranking in enumerate(rankings)]
         return RankingTrainer(train_dataset=Dataset.from_list(rows), **shared)
     rows = [
         {"chosen_ids": ranking["completions"][high], "rejected_ids": ranking["completions"][low]}
         for ranking in rankings
-        for high, low in ranked_pairs(ranking["ranks"])
+        for high, low in ranking["pairs"]
     ]
     return RewardTrainer(train_dataset=Dataset.from_list(rows), **shared)
+
+
+def _example(number: int, ranking: dict[str, Any]) -> dict[str, Any]:
+    """What `ExampleMaker` makes of a ranking."""
+    pairs = ranking["pairs"]
+    return {
+        "completions_ids": ranking["completions"], "better": [high for high, _ in pairs],
+        "worse": [low for _, low in pairs], "margin": [0.0] * len(pairs), "weight": [1 / math.comb(K, 2)] * len(pairs),
+        "wins": [0.0] * K, "losses": [0.0] * K, "row": number,
+    }  # fmt: skip
 
 
 def accuracy(model: Any, rankings: Sequence[dict[str, Any]]) -> float:
     """Share of held-out pairs that are ranked right."""
     import torch
-    from tunewell.toolkit.reward.losses import ranked_pairs
 
-    right = count = 0
+    pad = model.config.pad_token_id
+    right: list[bool] = []
     model.eval()
     with torch.no_grad():
         for ranking in rankings:
             longest = max(map(len, ranking["completions"]))
-            ids = torch.tensor([row + [0] * (longest - len(row)) for row in ranking["completions"]])
-            scores = model(input_ids=ids, attention_mask=(ids != 0).long()).logits[:, 0]
-            for high, low in ranked_pairs(ranking["ranks"]):
-                right += int(scores[high] > scores[low])
-                count += 1
-    return right / count
+            ids = torch.tensor([row + [pad] * (longest - len(row)) for row in ranking["completions"]])
+            scores = model(input_ids=ids, attention_mask=(ids != pad).long()).logits[:, 0].tolist()
+            right += [scores[high] > scores[low] for high, low in ranking["pairs"]]
+    return sum(right) / len(right)
 
 
 def measure(rounds: int, count: int) -> dict[str, dict[str, Any]]:
+    from transformers import AutoTokenizer
+
+    base = make_base()
+    tokenizer = AutoTokenizer.from_pretrained(base)
     seconds: dict[str, list[float]] = {"ours": [], "trl": []}
     processor: dict[str, list[float]] = {"ours": [], "trl": []}
     right: dict[str, list[float]] = {"ours": [], "trl": []}
     for seed in range(rounds):
-        rankings, held_out = draw(count, seed), draw(60, 1000 + seed)
+        rankings, held_out = (draw(*of, seed, tokenizer) for of in ((count, "train"), (HELD_OUT, "held out")))
         for name in ("ours", "trl") if seed % 2 == 0 else ("trl", "ours"):
             with tempfile.TemporaryDirectory() as folder:
-                trainer = make_trainer(name, rankings, seed, folder)
+                trainer = make_trainer(name, base, rankings, seed, folder)
                 start, start_processor = time.perf_counter(), time.process_time()
                 trainer.train()
                 seconds[name].append(time.perf_counter() - start)
@@ -167,8 +160,8 @@ def _figure(times: dict[str, list[float]], unit: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="end with one JSON object on the last line")
-    parser.add_argument("--rounds", type=int, default=4, help="trainings of each (default 4)")
-    parser.add_argument("--rankings", type=int, default=96, help="rankings of an epoch (default 96)")
+    parser.add_argument("--rounds", type=int, default=3, help="trainings of each (default 3)")
+    parser.add_argument("--rankings", type=int, default=64, help="rankings of an epoch (default 64)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (default: all cores)")
     arguments = parser.parse_args()
     import datasets
