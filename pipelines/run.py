@@ -247,11 +247,13 @@ def _code() -> str:
 
 def _base(recipe: Recipe, console: Console) -> str:
     """The base model's folder or hub id; the tiny one is built when the cache does not hold it."""
-    from ..toolkit.model.loading import device_of, load_tokenizer
+    from ..toolkit.model.loading import device_of, load_tokenizer, padding_note
 
     device_of(recipe.base)  # faults of the machine and the tokenizer are told before anything is made
     if recipe.base.model != TINY:
-        load_tokenizer(recipe.base.model, recipe.base)
+        note = padding_note(load_tokenizer(recipe.base.model, recipe.base), recipe.base)
+        if note is not None:
+            console.warn(note)
         return recipe.base.model
     from ..toolkit.tiny import cached_base
 

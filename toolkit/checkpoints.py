@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,26 @@ class BestByAdapterName(Trainer):
         if not (best / name / "adapter_config.json").exists():
             raise ModelError(f"the best checkpoint {best} has no adapter {name!r}: was it saved by another trainer?")
         self.model.load_adapter(best / name, name, is_trainable=True)
+
+
+class WithoutEmbeddings(Trainer):
+    """Mixin whose checkpoints hold the adapter alone.
+
+    PEFT adds both embedding matrices of the base where a token was added to it, which are most of a small model, and
+    which an adapter folder of ours must not bring along: the base's own are made anew at every loading.
+    """
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        model: Any = self.accelerator.unwrap_model(self.model)
+        if not isinstance(model, PeftModel):
+            super()._save(output_dir, state_dict)
+            return
+        saves = model.save_pretrained
+        model.save_pretrained = partial(saves, save_embedding_layers=False)
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            del model.save_pretrained  # the method of the class again
 
 
 def _checkpoints(folder: Path) -> list[Path]:

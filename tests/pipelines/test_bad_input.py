@@ -12,11 +12,12 @@ import pytest
 import torch
 from micro_run import MICRO, QUIET, STAGES, Called, Made, call, hashes, libraries_as_before, micro_run
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tunewell.pipelines import cli, training
 from tunewell.toolkit import files
 from tunewell.toolkit.errors import DataError, RunError
 from tunewell.toolkit.settings.base import TinySettings
-from tunewell.toolkit.tiny import build_base
+from tunewell.toolkit.tiny import PAD, build_base
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 SMALL = TinySettings(vocabulary=300, hidden_size=64, layers=1, heads=2, steps=1, tokens_per_step=128)
@@ -29,13 +30,13 @@ def made(tmp_path_factory) -> Made:
 
 @pytest.fixture(scope="module")
 def own_model(tmp_path_factory) -> Path:
-    """A model of the user's, without a padding token."""
+    """A model of the user's, without a padding token and without a spare one."""
     folder = tmp_path_factory.mktemp("own") / "model"
     build_base(["The atlas says nothing."], folder, settings=SMALL)
     for name, key in (("tokenizer_config.json", "pad_token"), ("tokenizer.json", "padding")):
         tree = json.loads((folder / name).read_text())
         tree.pop(key)
-        (folder / name).write_text(json.dumps(tree))
+        (folder / name).write_text(json.dumps(tree).replace(PAD, "<blank>"))
     return folder
 
 
@@ -98,10 +99,6 @@ FAULTS = {
     "an unknown model": (
         ("run", *MICRO, "base.model=nobody/has-this"),
         (r"base\.model: cannot load 'nobody/has-this' .*Wanted `tiny`, a folder .* or an id of the hub",),
-    ),
-    "a model without padding token": (
-        ("run", *MICRO, "base.model=OWN_MODEL"),
-        (r"the tokenizer's padding token is none; .*Mend it with base\.pad_token='<pad>'",),
     ),
     "a padding token that is the end token": (
         ("run", *MICRO, "base.model=OWN_MODEL", "base.pad_token=<eos>"),
@@ -240,13 +237,24 @@ def test_a_fault_before_any_work_does_not_stand_in_the_way_of_the_mended_command
 
 @pytest.mark.parametrize(
     ("fault", "cure"),
-    [("base.device=cuda", "base.device=cpu"), ("base.model=OWN_MODEL", "base.pad_token=<pad>")],
+    [("base.device=cuda", "base.device=cpu"), ("base.pad_token=<eos>", "base.pad_token=null")],
 )
 def test_a_fault_of_the_model_is_found_before_the_first_stage(user, own_model, fault, cure):
-    first = ["run", *MICRO, "stages=[filter, sft]", fault.replace("OWN_MODEL", str(own_model)), "--out", "run"]
+    first = ["run", *MICRO, "stages=[filter, sft]", f"base.model={own_model}", fault, "--out", "run"]
     assert user(*first).code == 2
     mended = user(*first, cure)
     assert mended.code == 0, mended.err
+
+
+def test_a_model_without_padding_token_gets_one_that_no_adapter_brings_along(user, own_model, tmp_path):
+    done = user("run", *MICRO, "stages=[filter, sft, reward]", f"base.model={own_model}", "--out", "run")
+    assert done.code == 0, done.err
+    assert "warning: The tokenizer has no padding token: '<|pad|>' pads instead" in done.err
+    folders = sorted(path.parent for path in (tmp_path / "run").rglob("adapter_model.safetensors"))
+    assert len(folders) == 4  # policy and reward, and a checkpoint of each
+    for folder in folders:
+        names = load_file(folder / "adapter_model.safetensors").keys()
+        assert names and not [name for name in names if "embed_tokens" in name or "lm_head" in name]
 
 
 # ---- a full disk -------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tunewell.toolkit.errors import DeviceError, ModelError
 from tunewell.toolkit.model import loading as models
-from tunewell.toolkit.model.loading import device_of, dtype_of, load_base, load_tokenizer
+from tunewell.toolkit.model.loading import device_of, dtype_of, load_base, load_tokenizer, padding_note
 from tunewell.toolkit.settings.base import BaseSettings, TinySettings
 from tunewell.toolkit.tiny import PAD, build_base
 
@@ -66,28 +66,37 @@ def test_a_score_head_has_one_output_and_no_warning_stands_for_the_weights_it_la
 # ---- padding token -----------------------------------------------------------------------------------------------
 
 
-def test_a_tokenizer_without_padding_token_is_refused_with_the_cure(folder):
-    with pytest.raises(
-        ModelError, match=r"padding token is none; .*base\.pad_token='<pad>' \(a spare token of its voc"
-    ):
-        load_base(without_pad(folder), ON_CPU)
+def test_a_tokenizer_without_padding_token_gets_a_spare_special_token_and_the_user_is_told(sound, folder):
+    assert padding_note(load_tokenizer(sound, ON_CPU), ON_CPU) is None
+    model, tokenizer = load_base(without_pad(folder), ON_CPU)
+    assert tokenizer.pad_token == PAD and model.config.pad_token_id == tokenizer.pad_token_id
+    assert padding_note(tokenizer, ON_CPU) == (
+        "The tokenizer has no padding token: '<pad>' pads instead (base.pad_token names another)."
+    )
+    own = replace(ON_CPU, pad_token=PAD)
+    assert padding_note(load_tokenizer(folder, own), own) is None
 
 
-def test_a_padding_token_that_is_the_end_token_is_refused(folder):
-    with pytest.raises(ModelError, match=r"padding token is '<eos>', which is also its end token; .*base\.pad_token"):
-        load_base(without_pad(folder, pad_token="<eos>"), ON_CPU)
-    with pytest.raises(ModelError, match="also its end token"):
+def test_a_tokenizer_that_pads_with_its_end_token_gets_another_and_no_other_can_be_asked_for(folder):
+    tokenizer = load_tokenizer(without_pad(folder, pad_token="<eos>"), ON_CPU)
+    assert tokenizer.pad_token == PAD and tokenizer.eos_token == "<eos>"
+    assert "pads with its end token '<eos>'" in padding_note(tokenizer, ON_CPU)
+    with pytest.raises(ModelError, match=r"base\.pad_token is '<eos>', which is also its end token; .*='<pad>'"):
         load_tokenizer(folder, replace(ON_CPU, pad_token="<eos>"))
 
 
-def test_without_a_spare_token_the_cure_is_a_new_one(folder):
-    tokenizer = load_tokenizer(folder, ON_CPU)
+def test_without_a_spare_token_a_new_one_is_added_and_moves_no_likelihood_by_more_than_its_share(sound, folder):
+    before, tokenizer = load_base(sound, ON_CPU)
     vocabulary = folder / "tokenizer.json"
     vocabulary.write_text(vocabulary.read_text().replace(PAD, "<blank>"))
-    without_pad(folder)
-    with pytest.raises(ModelError, match=r"base\.pad_token='<\|pad\|>' \(added to its vocabulary\)"):
-        load_tokenizer(folder, ON_CPU)
-    assert len(load_tokenizer(folder, replace(ON_CPU, pad_token="<|pad|>"))) == len(tokenizer) + 1
+    model, padded = load_base(without_pad(folder), ON_CPU)
+    assert padded.pad_token == "<|pad|>" and padded.pad_token_id == len(tokenizer) == len(padded) - 1
+    assert "'<|pad|>' pads instead" in padding_note(padded, ON_CPU)
+    ids = torch.tensor([[tokenizer.bos_token_id, 5, 6, 7]])
+    with torch.inference_mode():
+        old, new = (made(ids).logits.log_softmax(-1)[..., : len(tokenizer)] for made in (before, model))
+    moved = old - new
+    assert 0 < moved.max() <= 1 / len(tokenizer)
 
 
 def test_a_padding_token_of_the_vocabulary_changes_no_size(sound, folder):

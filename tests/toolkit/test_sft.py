@@ -6,6 +6,7 @@ import pytest
 import torch
 from datasets import Dataset
 from stack_fakes import EOS, PEFT_WARNING, base, lora, reward_folder, stack, tokenizer
+from transformers import EarlyStoppingCallback
 from trl import SFTConfig
 from tunewell.toolkit.errors import DataError, TrainingError
 from tunewell.toolkit.files import read_json
@@ -140,6 +141,16 @@ def test_the_checkpoint_of_highest_reward_is_kept_and_both_curves_are_logged(tmp
     assert len([entry for entry in log if "eval_loss" in entry]) == 4
     assert trainer.state.best_global_step == 4 and made.digest("policy") == seen[4]
     assert len(set(seen.values())) == 4
+
+
+def test_training_goes_on_to_its_last_epoch_though_reward_and_loss_grow_worse(tmp_path):
+    trainer, _ = tuner(tmp_path, examples(), probe=Scripted([0.9, 0.5, 0.2, 0.1]), held_out=examples(4, seed=9),
+                       **(SELECTING | {"learning_rate": 1.0}))  # fmt: skip
+    trainer.train()
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert min(losses) < losses[-1]
+    assert trainer.state.epoch == 4 and trainer.state.best_global_step == 2
+    assert not [one for one in trainer.callback_handler.callbacks if isinstance(one, EarlyStoppingCallback)]
 
 
 def _digests(made, seen):

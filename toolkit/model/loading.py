@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Head = Literal["language", "score"]
 # What transformers raises for files that are missing, damaged, or of another model.
 LOAD_FAULTS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+NEW_PAD = "<|pad|>"
 # Serves rows of chat messages where a tokenizer brings no template of its own.
 PLAIN_CHAT = (
     "{{ bos_token or '' }}{% for message in messages %}"
@@ -55,8 +56,10 @@ def dtype_of(settings: BaseSettings) -> "torch.dtype":
 def load_tokenizer(source: str | Path, settings: BaseSettings) -> "PreTrainedTokenizerBase":
     """Load a tokenizer and see to it that it has a padding token of its own.
 
+    Where it has none and the settings name none, a spare special token of its vocabulary serves, else one is added.
+
     Raises:
-        ModelError: no tokenizer is there, it has no end token, or no padding token and the settings name none.
+        ModelError: no tokenizer is there, it has no end token, or the settings name that for padding.
     """
     from transformers import AutoTokenizer
 
@@ -140,7 +143,11 @@ def _quantization(settings: BaseSettings) -> Any:
 
 
 def _fit_embeddings(model: Any, tokens: int) -> None:
-    """Make room for added tokens; each starts as the mean of the others, so that every loading gives the same model."""
+    """Make room for added tokens; each starts as the mean of the others, so that every loading gives the same model.
+
+    The mean's logit is the mean logit, so such a token takes at most 1/vocabulary of the probability (Jensen), and
+    moves no log-likelihood by more.
+    """
     import torch
 
     old = model.get_input_embeddings().weight.shape[0]
@@ -154,21 +161,47 @@ def _fit_embeddings(model: Any, tokens: int) -> None:
                 layer.weight[old:] = layer.weight[:old].mean(dim=0)
 
 
+def padding_note(tokenizer: "PreTrainedTokenizerBase", settings: BaseSettings) -> str | None:
+    """What the user should know of a padding token that was chosen for a tokenizer without one; None where it has one.
+
+    Args:
+        tokenizer: as `load_tokenizer` gives it.
+        settings: those that it was loaded with.
+    """
+    named = tokenizer.init_kwargs.get("pad_token")
+    if settings.pad_token is not None or str(named) == tokenizer.pad_token:
+        return None
+    got = (
+        "has no padding token"
+        if named is None
+        else f"pads with its end token {str(named)!r}, so that the end could not be learned nor a reward be read there"
+    )
+    return f"The tokenizer {got}: {tokenizer.pad_token!r} pads instead (base.pad_token names another)."
+
+
 def _set_pad_token(tokenizer: "PreTrainedTokenizerBase", wanted: str | None, source: str | Path) -> None:
     """A padding token that is also the end token hides the end from the loss and shifts where a reward is read."""
+    if wanted is None and not _pads_by_itself(tokenizer):
+        wanted = _spare_token(tokenizer) or NEW_PAD
     if wanted is not None:
         if wanted not in tokenizer.get_vocab():
             tokenizer.add_special_tokens({"pad_token": wanted})
         tokenizer.pad_token = wanted
-    has_own = tokenizer.pad_token is not None and tokenizer.pad_token_id != tokenizer.eos_token_id
-    if not has_own:
-        spare = [token for token in tokenizer.get_vocab() if "pad" in token.lower() and token.startswith(("<", "["))]
-        got = "none" if tokenizer.pad_token is None else f"{tokenizer.pad_token!r}, which is also its end token"
+    if not _pads_by_itself(tokenizer):
         raise ModelError(
-            f"{source}: the tokenizer's padding token is {got}; training needs one of its own. Mend it with "
-            f"base.pad_token='{spare[0] if spare else '<|pad|>'}' "
-            + ("(a spare token of its vocabulary)." if spare else "(added to its vocabulary).")
+            f"{source}: base.pad_token is {wanted!r}, which is also its end token; training needs one of its own. Mend "
+            f"it with base.pad_token='{_spare_token(tokenizer) or NEW_PAD}'."
         )
+
+
+def _pads_by_itself(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    return tokenizer.pad_token is not None and tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+def _spare_token(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """A special token of the vocabulary that was made for padding; ordinary ones may stand in a text."""
+    added = sorted(tokenizer.added_tokens_decoder.items())
+    return next((one.content for _, one in added if one.special and "pad" in one.content.lower()), None)
 
 
 def _unknown_model(source: str | Path, error: Exception) -> ModelError:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from trl import RewardTrainer
 
-from ..checkpoints import BestByAdapterName
+from ..checkpoints import BestByAdapterName, WithoutEmbeddings
 from ..errors import ModelError
 from ..finite import FiniteSteps
 from ..model.score_probe import evaluating
@@ -57,7 +57,7 @@ class RankingCollator:
         }
 
 
-class RankingTrainer(FiniteSteps, BestByAdapterName, NoTelemetry, RewardTrainer):  # type: ignore[misc]  # TRL's has no types
+class RankingTrainer(FiniteSteps, BestByAdapterName, WithoutEmbeddings, NoTelemetry, RewardTrainer):  # type: ignore[misc]  # TRL's has no types
     """`trl.RewardTrainer` whose batch element is a prompt with all its completions.
 
     It takes what `ExampleMaker` makes as its data sets, and TRL's own settings. With `gradient_cache`, at most that

@@ -58,7 +58,8 @@ class BaseSettings:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; `auto` takes the GPU when there is one."""
     pad_token: str | None = None
-    """Padding token to use, or to add, where the tokenizer has none of its own (the end token cannot serve)."""
+    """Padding token to use, or to add. Null: the tokenizer's own; where it has none, or pads with its end token, a
+    spare special token of its vocabulary, else `<|pad|>` is added."""
     control_tokens: bool = False
     """Add the safety control tokens <|safe|>, <|unsafe|>, <|think|>, <|/think|>, for `mitigations.control`."""
     trust_remote_code: bool = False

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from trl import SFTTrainer
 
-from ..checkpoints import BestByAdapterName
+from ..checkpoints import BestByAdapterName, WithoutEmbeddings
 from ..files import write_json
 from ..finite import FiniteSteps
 from ..model.generation import Sampling, generate
@@ -71,7 +71,7 @@ class RewardProbe:
         return {"eval_reward": float(means.mean()), "eval_reward_error": error, "eval_answer_tokens": tokens}
 
 
-class FineTuner(FiniteSteps, BestByAdapterName, NoTelemetry, SFTTrainer):  # type: ignore[misc]  # TRL's has no types
+class FineTuner(FiniteSteps, BestByAdapterName, WithoutEmbeddings, NoTelemetry, SFTTrainer):  # type: ignore[misc]  # TRL's has no types
     """`trl.SFTTrainer` with a reward curve beside the loss, which `metric_for_best_model="eval_reward"` can use.
 
     Ouyang et al. 2022 chose their SFT model that way: its validation loss rose from the second epoch on while reward
