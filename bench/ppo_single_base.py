@@ -104,7 +104,7 @@ def ours(case: str, folder: Path) -> Any:
         output_dir=str(folder / "out"), max_steps=EPISODES // ROLLOUT, rollout_batch_size=ROLLOUT, num_mini_batches=2,
         per_device_train_batch_size=ROLLOUT // 2, local_rollout_forward_batch_size=32, response_length=RESPONSE,
         value="head" if case == TRUNK else "adapter", learning_rate=1e-5, save_strategy="no", use_cpu=True,
-        save_rollouts=False, disable_tqdm=True, report_to=[],
+        reuse_states=True, save_rollouts=False, disable_tqdm=True, report_to=[],
     )  # fmt: skip
     rows = [{"prompt": " ".join(map(str, ids))} for ids in prompts()]
     return PPOTrainer(stack(case, folder), args, rows, reward="reward")
@@ -167,8 +167,6 @@ def measure(rounds: int, threads: int, cases: list[str]) -> dict[str, dict[str, 
         for case in cases:
             # the peer's warnings and tables are noise here, and so are ours
             environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
-            # freed memory goes back at once, so that the peak is what was in use, not what the allocator kept
-            environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
             if case == TRL:
                 environment["PYTHONPATH"] = ""
             command = [python[case], __file__, "--run", case, "--threads", str(threads)]

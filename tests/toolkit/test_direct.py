@@ -79,3 +79,40 @@ def test_half_precision_bases_and_autocast_are_as_peft_has_them():
                 found.append(made.hidden(*batch()))
         assert found[0].dtype == found[1].dtype
         torch.testing.assert_close(found[1], found[0], atol=0.1, rtol=0.05)
+
+
+def test_summed_layers_give_the_states_of_peft_and_leave_the_base_as_it_was():
+    made = stack_with()
+    plain = made.base.model.layers[0].self_attn.q_proj
+    before = plain.base_layer.weight.clone()
+    with torch.no_grad(), made.using("policy"):
+        peft = made.hidden(*batch())
+    made.is_direct = True
+    with torch.no_grad(), made.using("policy", summed=True):
+        torch.testing.assert_close(made.hidden(*batch()), peft, atol=1e-5, rtol=1e-5)
+        assert plain(torch.ones(1, 1, before.shape[1])).shape == (1, 1, before.shape[0])
+        # one product: the adapter's own matrices are not asked any more
+        made.parameters("policy")[0][1].zero_()
+        torch.testing.assert_close(made.hidden(*batch()), peft, atol=1e-5, rtol=1e-5)
+    assert torch.equal(plain.base_layer.weight, before)
+    with torch.no_grad(), made.using("policy"):
+        assert (made.hidden(*batch()) - peft).abs().max() > 1e-3
+
+
+def test_no_sum_is_made_where_16_bits_would_round_the_adapter_away():
+    def follows_its_adapter(made):
+        with torch.no_grad(), made.using("policy", summed=True):
+            before = made.hidden(*batch())
+            for _, parameter in made.parameters("policy"):
+                parameter.mul_(2)
+            return bool((made.hidden(*batch()) - before).abs().max() > 1e-2)
+
+    half = ModelStack(base().to(torch.bfloat16), tokenizer())
+    half.add("policy", lora(init_lora_weights=False), trainable=True)
+    whole, mixed = stack_with(), stack_with()
+    for made in (half, whole, mixed):
+        made.is_direct = True
+    assert follows_its_adapter(half)
+    assert not follows_its_adapter(whole)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert follows_its_adapter(mixed)

@@ -202,6 +202,29 @@ def test_log_probabilities_values_and_scores_are_those_of_plain_forward_passes(t
         torch.testing.assert_close(experience.values[row, :length], scores[start - 1 : -1], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("value", ["adapter", "head"])
+def test_states_left_by_generation_give_the_numbers_of_a_pass_of_their_own(tmp_path, value):
+    def rollout(reuse_states):
+        made = stack(tmp_path / str(reuse_states))
+        ppo = trainer(
+            tmp_path, made, "reward", value=value, reuse_states=reuse_states, local_rollout_forward_batch_size=7,
+            response_length=16, temperature=0.7,
+        )  # fmt: skip
+        if value == "head":
+            torch.nn.init.constant_(ppo.value.head.weight, 0.1)
+        return ppo.maker.make(ppo.train_dataset[:24], list(range(24)), 0.02)
+
+    passed, reused = rollout(False), rollout(True)
+    lengths = [len(completion.ids) for completion in passed.completions]
+    assert [completion.ids for completion in reused.completions] == [one.ids for one in passed.completions]
+    assert len(set(lengths)) > 1  # completions that ended leave states behind that are nobody's
+    for name in ("logp", "values", "advantages", "returns"):
+        one, other = (getattr(made.experience, name) for made in (reused, passed))
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+    for name in ("score", "kl", "entropy"):
+        torch.testing.assert_close(getattr(reused, name), getattr(passed, name), atol=2e-5, rtol=1e-4)
+
+
 def test_ppo_runs_on_a_model_with_learned_positions_and_dropout_of_its_own(tmp_path):
     torch.manual_seed(0)
     gpt = GPT2LMHeadModel(GPT2Config(vocab_size=256, n_embd=64, n_layer=2, n_head=2, n_positions=WINDOW))

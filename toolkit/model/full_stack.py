@@ -150,12 +150,13 @@ class FullStack:
     # ---- computing -----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def using(self, name: str | None, *, trainable: bool = False) -> Iterator[PreTrainedModel]:
+    def using(self, name: str | None, *, trainable: bool = False, summed: bool = False) -> Iterator[PreTrainedModel]:
         """Compute with one role; afterwards the active one and all gradient flags are as before, also on an error.
 
         Args:
             name: the role; None is the policy, for there is no bare base.
             trainable: whether this role takes gradients inside; all others never do.
+            summed: of no effect on whole models.
 
         Raises:
             ModelError: when there is no such role.

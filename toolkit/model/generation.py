@@ -204,7 +204,8 @@ def _settings_of_its_own(network: PreTrainedModel, settings: GenerationConfig) -
 def _eval_mode(network: nn.Module) -> Iterator[None]:
     """Eval mode inside; afterwards every module is in the mode it was in."""
     was_training = [module for module in network.modules() if module.training]
-    network.eval()
+    if was_training:  # a walk through a large model takes longer than a token
+        network.eval()
     try:
         yield
     finally:

@@ -63,7 +63,7 @@ class RoleStack(Protocol):
         """Overwrite the weights of a role with those of a folder."""
 
     def using(
-        self, name: str | None, *, trainable: bool = False
+        self, name: str | None, *, trainable: bool = False, summed: bool = False
     ) -> AbstractContextManager[PeftModel | PreTrainedModel]:
         """Compute with one role; afterwards everything is as before."""
 

@@ -275,12 +275,14 @@ class ModelStack:
     # ---- computing -----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def using(self, name: str | None, *, trainable: bool = False) -> Iterator[PeftModel]:
+    def using(self, name: str | None, *, trainable: bool = False, summed: bool = False) -> Iterator[PeftModel]:
         """Compute with one adapter; afterwards the adapter and all gradient flags are as before, also on an error.
 
         Args:
             name: the adapter, or None for the bare base.
             trainable: whether this adapter takes gradients inside; all others never do. Run the backward inside too.
+            summed: whether layers in float32 compute with W + s B A where `is_direct` holds: one product instead of
+                three, without gradients, for the memory of a second set of their weights.
 
         Raises:
             ModelError: when there is no such adapter.
@@ -295,7 +297,7 @@ class ModelStack:
             for other in self.names:
                 self._require_grad(other, trainable and other == name)
             self._direct_name = name if self.is_direct else None
-            compute_directly(self._layers, self._direct_name)
+            compute_directly(self._layers, self._direct_name, summed=summed)
             yield self.model
         finally:
             self._switch(before)

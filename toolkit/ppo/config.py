@@ -33,6 +33,10 @@ class PPOConfig(TrainingArguments):
     """Passes over each rollout, reshuffled every time."""
     local_rollout_forward_batch_size: int = 32
     """Sequences per batch, on each process, while generating and scoring."""
+    reuse_states: bool = False
+    """Take the policy's old log-probabilities from the states that generation left, as TRL's PPOTrainer did, instead of
+    from a pass of their own. Faster by that pass; but what rounding makes different between the two (in bfloat16 far
+    more than in float32) then looks like a change of the policy, so that ratio and KL start near 1 and 0, not there."""
     response_length: int = 64
     """Longest completion in tokens."""
     temperature: float = 1.0

@@ -28,6 +28,7 @@ from .sequences import (
     states_before_tokens,
     token_log_probabilities,
 )
+from .written_states import write_and_keep_states
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,11 @@ class RolloutMaker:
         self.stack.model.eval()  # dropout here and another one in the update would pass for a change of the policy
         seconds: dict[str, float] = {}
         with _timed(seconds, "generate"):
-            completions = self._answers(prompts, seeds)
+            completions, states = self._answers(prompts, seeds)
         with _timed(seconds, "score"), torch.no_grad():
             padding = int(self.stack.tokenizer.pad_token_id or 0)
             sequences = join(prompts, completions, padding, self.args.device)
-            logp, entropy, values = self._of_policy_and_value(sequences)
+            logp, entropy, values = self._of_policy_and_value(sequences, states)
             terms = self._terms(prompts, completions, sequences)
             score = torch.stack([terms[term.name] * term.weight for term in self.rewards]).sum(0)
             kl = ppo_math.kl_k1(logp, self._of_reference(sequences), sequences.is_completion)
@@ -158,31 +159,43 @@ class RolloutMaker:
         with self.autocast():
             return (self.value(states_before_tokens(self.stack, sequences)),)
 
-    def _answers(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Completion]:
-        with self.stack.using("policy") as model, self.autocast():
-            return generate(
-                model,
-                self.stack.tokenizer,
-                [prompt.ids for prompt in prompts],
-                self.sampling,
-                seeds=seeds,
-                batch_size=self.args.local_rollout_forward_batch_size,
-            )
+    def _answers(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> tuple[list[Completion], Tensor | None]:
+        """Completions, and with `reuse_states` the states (B, C, H) from which they were written."""
+        batch_size = self.args.local_rollout_forward_batch_size
+        with self.autocast(), self.stack.using("policy", summed=True) as model:
 
-    def _of_policy_and_value(self, sequences: Sequences) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities, entropies and values, (B, C) each."""
+            def write(rows: Sequence[int]) -> list[Completion]:
+                return generate(
+                    model,
+                    self.stack.tokenizer,
+                    [prompts[row].ids for row in rows],
+                    self.sampling,
+                    seeds=[seeds[row] for row in rows],
+                    batch_size=batch_size,
+                )
+
+            if not self.args.reuse_states:
+                return write(range(len(prompts))), None
+            lengths = [len(prompt.ids) for prompt in prompts]
+            return write_and_keep_states(self.stack.base.base_model, lengths, batch_size, write)
+
+    def _of_policy_and_value(self, sequences: Sequences, written: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities, entropies and values, (B, C) each; `written` are states (B, C, H) known already."""
         batch_size, temperature = self.args.local_rollout_forward_batch_size, self.args.temperature
 
-        def score(part: Sequences) -> tuple[Tensor, ...]:
-            with self.autocast():
-                states = states_before_tokens(self.stack, part)
-                logp, entropy = log_probabilities_and_entropies(self.stack, states, part, temperature)
-                return (logp, entropy) if self.value.head is None else (logp, entropy, self.value(states))
+        def of_states(states: Tensor, part: Sequences) -> tuple[Tensor, ...]:
+            logp, entropy = log_probabilities_and_entropies(self.stack, states, part, temperature)
+            return (logp, entropy) if self.value.head is None else (logp, entropy, self.value(states))
 
-        with self.stack.using("policy"):
-            logp, entropy, *of_head = in_batches(sequences, batch_size, score)
+        def score(part: Sequences) -> tuple[Tensor, ...]:
+            return of_states(states_before_tokens(self.stack, part), part)
+
+        with self.autocast(), self.stack.using("policy"):
+            logp, entropy, *of_head = (
+                in_batches(sequences, batch_size, score) if written is None else of_states(written, sequences)
+            )
         if of_head:
-            return logp, entropy, of_head[0]
+            return logp, entropy, of_head[0].masked_fill(~sequences.is_completion, 0)
         with self.stack.using("value"):
             (values,) = in_batches(sequences, batch_size, self.value_pass)
         return logp, entropy, values
@@ -191,11 +204,10 @@ class RolloutMaker:
         """Log-probabilities (B, C) under the reference."""
 
         def score(part: Sequences) -> tuple[Tensor]:
-            with self.autocast():
-                states = states_before_tokens(self.stack, part)
-                return (token_log_probabilities(self.stack, states, part, self.args.temperature),)
+            states = states_before_tokens(self.stack, part)
+            return (token_log_probabilities(self.stack, states, part, self.args.temperature),)
 
-        with self.stack.using("reference"):
+        with self.autocast(), self.stack.using("reference", summed=self.args.reuse_states):
             return in_batches(sequences, self.args.local_rollout_forward_batch_size, score)[0]
 
     def _terms(
@@ -204,13 +216,12 @@ class RolloutMaker:
         """The terms of the reward (B,) each, before their weights."""
 
         def score(part: Sequences) -> tuple[Tensor]:
-            with self.autocast():
-                return (self.stack.score(part.input_ids, part.attention_mask),)
+            return (self.stack.score(part.input_ids, part.attention_mask),)
 
         terms = {}
         for term in self.rewards:
             if isinstance(term.reward, str):
-                with self.stack.using(term.reward):
+                with self.autocast(), self.stack.using(term.reward, summed=self.args.reuse_states):
                     (terms[term.name],) = in_batches(sequences, self.args.local_rollout_forward_batch_size, score)
             else:
                 scores = call_reward(term.reward, prompts, completions)
