@@ -233,7 +233,7 @@ def ours(case: str, theirs: dict[str, Any], folder: Path) -> dict[str, Any]:
         tuple(prompt): Completion(ids, "", EOS in ids)
         for prompt, ids in zip(theirs["prompts"], theirs["completions"], strict=True)
     }
-    trainer.maker._answers = lambda prompts, seeds: [written[tuple(prompt.ids)] for prompt in prompts]
+    trainer.maker._answers = lambda prompts, seeds: ([written[tuple(prompt.ids)] for prompt in prompts], None)
     rollout = trainer.maker.make(trainer.train_dataset, [0] * 8, args.kl_coef)
     losses: list[dict[str, float]] = []
     gradients = trainer.updater.gradients
