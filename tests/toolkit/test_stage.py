@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tunewell.toolkit.conflicts import conflicts, refuse_conflicts, set_aside
 from tunewell.toolkit.errors import DataError, RunError
 from tunewell.toolkit.files import read_json, sha256_file
 from tunewell.toolkit.stage import (
@@ -12,12 +13,9 @@ from tunewell.toolkit.stage import (
     Outcome,
     Planned,
     Stage,
-    conflicts,
     lock,
     plan,
-    refuse_conflicts,
     run_stage,
-    set_aside,
 )
 
 CODE = "code of today"
