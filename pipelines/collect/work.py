@@ -31,6 +31,7 @@ DONE = """
 """
 FREE = f"""
 SELECT i.id FROM items i WHERE i.id >= :start
+AND (:writes OR i.steps != 'demonstrate')
 AND NOT EXISTS (SELECT 1 FROM assignments m WHERE m.item = i.id AND m.labeler = :labeler)
 AND {TAKEN.format(item="i.id")} < :overlap AND {SKIPPED.format(item="i.id")} < :skips ORDER BY i.id LIMIT 1
 """
@@ -254,7 +255,8 @@ class Work:
 
     def _next(self, base: Connection, labeler: Labeler) -> Assigned | None:
         now = self.store.clock()
-        wanted = {"labeler": labeler.id, "now": now, "overlap": self._overlap, "skips": self._skips}
+        wanted = {"labeler": labeler.id, "now": now, "overlap": self._overlap, "skips": self._skips,
+                  "writes": not labeler.is_simulated}  # fmt: skip
         row = self._open(base, wanted) or self._fresh(base, wanted, labeler)
         if row is None:
             return None

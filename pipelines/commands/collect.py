@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import JsonOption, print_result
+from .options import JsonOption, QuietOption, calm_libraries, print_result
 
 collect = typer.Typer(
     help="People write demonstrations, rate and rank completions on a page of this machine.", no_args_is_help=True
@@ -72,6 +72,50 @@ def serve(
     except ImportError as error:
         raise MissingPackageError(error.name or "starlette", "the feedback page", "collect") from error
     serve_page(store, host, port, console.say, tuple(name or ()))
+
+
+@collect.command()
+def simulate(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="Database of the study; made if missing.")],
+    rows: Annotated[
+        list[str] | None, typer.Argument(metavar="[ROWS]...", help="Files of rows to add before, as with `serve`.")
+    ] = None,
+    scorer: Annotated[
+        str,
+        typer.Option(help="What it prefers: toxicity:SCORER (the less toxic) or reward:RUN (a reward model's choice)."),
+    ] = "",
+    noise: Annotated[
+        float, typer.Option(help="Scale of the noise on a score, in standard deviations of all scores; 0: none.")
+    ] = 0.5,
+    name: Annotated[str, typer.Option(help="Name of the simulated labeler.")] = "simulated",
+    limit: Annotated[int | None, typer.Option(help="Answers at most.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides the noise.")] = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Let a simulated labeler rate and rank: a scorer with noise, to try the loop without people.
+
+    Its answers are marked as simulated on the page and in every exported row; it writes no demonstrations and takes
+    no part in agreement between people.
+
+    Examples:
+      tunewell collect simulate trial.sqlite samples/samples.jsonl --scorer toxicity:wordlist:words.txt
+      tunewell collect simulate trial.sqlite --scorer reward:runs/embedded --noise 1
+    """
+    from ..collect.simulate import open_judge
+    from ..collect.simulate import simulate as label
+    from ..collect.study import add_rows, open_with_settings
+    from ..console import Console
+
+    console = Console(is_quiet=quiet)
+    judge = open_judge(scorer)
+    calm_libraries()
+    store = open_with_settings(study)
+    for source in rows or ():
+        add_rows(store, source)
+    counts = label(store, judge, console, name=name, noise=noise, seed=seed, limit=limit)
+    text = f"{counts['answered']} simulated answers, {counts['unscored']} items skipped for want of a score"
+    print_result({"study": str(study)} | counts, as_json, text)
 
 
 @collect.command()
