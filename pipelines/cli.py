@@ -49,9 +49,9 @@ def options(
 
 
 app.command()(run)
-app.command("sft", help="Run a recipe up to supervised fine-tuning.")(up_to("sft"))
-app.command("reward", help="Run a recipe up to the reward model.")(up_to("reward"))
-app.command("ppo", help="Run a recipe up to PPO, without the evaluation.")(up_to("ppo"))
+app.command("sft")(up_to("sft"))
+app.command("reward")(up_to("reward"))
+app.command("ppo")(up_to("ppo"))
 app.command()(report)
 app.command("filter", no_args_is_help=True)(filter_corpus)
 app.command()(calibrate)

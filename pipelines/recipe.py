@@ -100,7 +100,10 @@ class Recipe:
             )
         has_text = self.base.corpus or self.data.source != "files" or self.data.corpus
         if self.base.model == TINY and not has_text:
-            found.append("base.corpus: got nothing, wanted a file of texts to train the tiny base on, or data.corpus")
+            found.append(
+                "base.model: got 'tiny' and no text to train it on, wanted a model (base.model=ID or FOLDER) or text "
+                "(data.corpus=FILE or base.corpus=FILE)"
+            )
         return found
 
 
@@ -126,13 +129,24 @@ def find_recipe(name: str) -> Path:
     raise SettingsError([fault], "the command line")
 
 
-def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def read_recipe(path: Path, overrides: Sequence[str] = (), last: str | None = None) -> Recipe:
     """Read a recipe with overrides of the form `section.key=value`.
+
+    Args:
+        path: of the YAML.
+        overrides: win over it.
+        last: the stage that the run ends with; None runs all. Files that only later stages read may be missing.
 
     Raises:
         SettingsError: all its faults.
     """
-    return read_settings(Recipe, path, overrides)
+
+    def lacking(recipe: Recipe) -> list[str]:
+        stages = recipe.stages
+        ends = stages.index(last) + 1 if last in stages else len(stages)
+        return [f"data.{fault}" for fault in recipe.data.lacking(stages[:ends], last)]
+
+    return read_settings(Recipe, path, overrides, [lacking])
 
 
 def recipe_text(path: Path) -> str:

@@ -98,6 +98,12 @@ def _verdict(results: Mapping[str, Any]) -> Iterator[str]:
             f"Of what the filters dropped, {results['filter.precision']['value']:.1%} is bad by its hidden label; "
             f"they found {results['filter.recall']['value']:.1%} of all that is bad."
         )
+    if {"sft.epochs", "sft.held_out_loss"} <= results.keys():
+        reward = f" and a reward of {results['sft.reward']['value']:.2f}" if "sft.reward" in results else ""
+        yield (
+            f"SFT ends with its checkpoint of epoch {results['sft.epochs']['value']:g}: a held-out loss of "
+            f"{results['sft.held_out_loss']['value']:.3f} nats per token{reward}."
+        )
     if "reward.accuracy" in results:
         accuracy = results["reward.accuracy"]
         yield f"The reward model ranks {accuracy['value']:.1%} of {accuracy['n']} held-out comparisons right."

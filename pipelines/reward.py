@@ -133,6 +133,11 @@ def run_reward(
     stack.save("reward", folder / "reward")
     kinds = held_out_kinds(settings)
     results, held_out = measure(stack, maker, kinds, before.data, folder, console, seed)
+    if not results:
+        warnings.append(
+            "Nothing is held out to measure the reward model on: how often it ranks right is not known. Give "
+            "data.comparisons_held_out or data.rankings_held_out."
+        )
     shutil.rmtree(folder / "members", ignore_errors=True)
     left_out = {
         words: counts.get(name, 0) + held_out.get(name, 0) for name, words in LEFT_OUT.items() if name != "ties"

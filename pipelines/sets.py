@@ -27,6 +27,14 @@ FILES: dict[str, RowShape] = {
     "held_out_prompts": "prompt",
     "clean_text": "text",
 }
+READERS = {
+    "demonstrations": ("sft",),
+    "comparisons": ("reward",),
+    "rankings": ("losses",),
+    "prompts": ("ppo", "sweep"),
+    "held_out_prompts": ("sweep", "eval"),
+}
+"""The stages that cannot do without a file."""
 RANKINGS = 160  # of the embedded world, and as many held out
 
 
@@ -39,7 +47,8 @@ class DataSettings:
     path: str | None = None
     """The file of pairs for `hh`: a file (JSONL, .gz, .zst, Parquet), a folder, or an id of the hub."""
     held_out_share: float = setting(0.15, above=0, below=1, unit="share of prompts")
-    """Part of the prompts of `hh` that is kept for evaluation; a hash of the prompt decides which."""
+    """Part of the prompts that is kept for evaluation, of `hh` and of comparisons and rankings for which no file of
+    held-out ones is named; a hash of the prompt decides which."""
     validation_share: float = setting(0.0, low=0, below=1, unit="share of prompts")
     """Part of the prompts of `hh` that SFT is evaluated on while it trains, to choose a checkpoint (sft.select)."""
     limit: int | None = setting(None, low=1, unit="rows")
@@ -55,11 +64,11 @@ class DataSettings:
     comparisons: str | None = None
     """File with `prompt`, `chosen` and `rejected`, for the reward model; not filtered, its bad side is meant to be."""
     comparisons_held_out: str | None = None
-    """The same, for measuring the reward model."""
+    """The same, for measuring the reward model. Null: held_out_share of the comparisons."""
     rankings: str | None = None
     """File with `prompt`, `completions` (K of them) and `ranks` (1 is best, equal ranks tie), for the reward model."""
     rankings_held_out: str | None = None
-    """The same, for measuring the reward model."""
+    """The same, for measuring the reward model. Null: held_out_share of the rankings."""
     ratings: str | None = None
     """File with `prompt`, `completion` and `rating` (see reward.rating_scale), for the reward model."""
     prompts: str | None = None
@@ -74,17 +83,6 @@ class DataSettings:
         found = []
         if self.source == "hh" and self.path is None:
             found.append("path: got nothing, wanted a file of pairs (`chosen`, `rejected`): data.path=FILE")
-        if self.source == "files":
-            needed = ["demonstrations", "prompts", "held_out_prompts"]
-            if not (self.rankings or self.ratings):
-                needed.insert(1, "comparisons")
-            if not self.rankings_held_out:
-                needed.insert(-2, "comparisons_held_out")
-            found += [
-                f"{name}: got nothing, wanted a file ({FILES[name]} rows): data.{name}=FILE"
-                for name in needed
-                if getattr(self, name) is None
-            ]
         if self.held_out_share + self.validation_share >= 1:
             found.append(
                 f"validation_share: got {self.validation_share:g}, which with held_out_share ({self.held_out_share:g}) "
@@ -94,6 +92,24 @@ class DataSettings:
             value = getattr(self, name)
             if value is not None and Path(value).suffix and not Path(value).expanduser().exists():
                 found.append(f"{name}: got {value!r}, wanted a file that exists (relative to {Path.cwd()})")
+        return found
+
+    def lacking(self, stages: Sequence[str], last: str | None = None) -> list[str]:
+        """Files that `data.source=files` has to name for these stages, of which `last` is not to be left out."""
+        if self.source != "files":
+            return []
+        found = []
+        for name, readers in READERS.items():
+            reading = [stage for stage in stages if stage in readers]
+            others = ("rankings", "ratings") if name == "comparisons" else ()
+            if reading and all(getattr(self, one) is None for one in (name, *others)):
+                ways = [f"data.{one}=FILE" for one in (name, *others)]
+                if last not in reading:
+                    ways.append("stages=[" + ",".join(stage for stage in stages if stage not in reading) + "]")
+                found.append(
+                    f"{name}: got nothing, wanted a file ({FILES[name]} rows) for the stage {reading[0]}: "
+                    + ", or ".join(ways)
+                )
         return found
 
     def files(self) -> list[Path]:
@@ -249,7 +265,7 @@ def _from_pairs(settings: DataSettings) -> Sets:
     )
 
 
-def _is_held_out(prompt: Sequence[Row], share: float) -> bool:
+def _is_held_out(prompt: str | Sequence[Row], share: float) -> bool:
     digest = hashlib.sha256(plain_text(prompt).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8]) / 2**64 < share
 
@@ -264,7 +280,18 @@ def _from_files(settings: DataSettings) -> Sets:
                 sets[name] = answers_of(sets[name], path)
             else:
                 require_columns(sets[name], shape, path)
+    for name in ("comparisons", "rankings"):
+        if name in sets and f"{name}_held_out" not in sets:
+            sets |= _parted(name, sets[name], settings.held_out_share)
     return Sets(**sets)
+
+
+def _parted(name: str, rows: list[Row], share: float) -> dict[str, list[Row]]:
+    """A set in two, for training and held out; so few rows that one part would be empty are all trained on."""
+    parts: dict[bool, list[Row]] = {True: [], False: []}
+    for row in rows:
+        parts[_is_held_out(row["prompt"], share)].append(row)
+    return {name: parts[False], f"{name}_held_out": parts[True]} if parts[False] else {name: rows}
 
 
 def answers_of(chats: Sequence[Row], where: str) -> list[Row]:

@@ -44,6 +44,40 @@ def run(
     _run_stages(recipe, overrides, out, as_json, quiet, set_aside, last=None)
 
 
+GOES_ON = "`tunewell run` in the same folder goes on from there."
+HELP = {
+    "sft": f"""Run a recipe up to supervised fine-tuning; {GOES_ON}
+
+    The adapter is a plain PEFT folder, RUN/NN-sft/policy. `tunewell chat RUN` talks to it, `tunewell export RUN` merges
+    it. Of your own you need rows of `prompt` and `completion`, or of `messages`; where a padding token, a chat template
+    or a held-out part is missing, one is chosen and named.
+
+    Examples:
+      tunewell sft own-files data.demonstrations=chats.jsonl base.model=ID
+      tunewell sft own-files ... base.quantization=nf4 sft.lora.rank=64
+      tunewell sft own-files ... sft.max_length=2048 sft.trainer.packing=true
+    """,
+    "reward": f"""Run a recipe up to the reward model; {GOES_ON}
+
+    It learns from comparisons, rankings of K completions and ratings. RUN/report.html shows how often it ranks held-out
+    rows right, whether it knows how sure it may be, and how much of its score is length.
+
+    Examples:
+      tunewell reward own-files data.rankings=ranked.jsonl base.model=ID \\
+          stages=[filter,reward]
+      tunewell reward own-files ... reward.members=3 reward.combine=min
+      tunewell reward own-files ... reward.gradient_cache=4
+    """,
+    "ppo": f"""Run a recipe up to PPO, without the evaluation; {GOES_ON}
+
+    Examples:
+      tunewell ppo
+      tunewell ppo own-files data.demonstrations=chats.jsonl \\
+          data.rankings=ranked.jsonl data.prompts=prompts.jsonl base.model=ID
+    """,
+}
+
+
 def up_to(name: str) -> Callable[..., None]:
     """The command that runs the stages of a recipe up to one of them."""
 
@@ -57,6 +91,7 @@ def up_to(name: str) -> Callable[..., None]:
     ) -> None:
         _run_stages(recipe, overrides, out, as_json, quiet, set_aside, last=name)
 
+    command.__doc__ = HELP[name]
     return command
 
 
@@ -75,7 +110,7 @@ def _run_stages(
     if "=" in recipe and not Path(recipe).is_file():  # no recipe was named, the first override took its place
         given.insert(0, recipe)
         recipe = DEFAULT
-    settings = read_recipe(find_recipe(recipe), given)
+    settings = read_recipe(find_recipe(recipe), given, last)
     if last is not None and last not in settings.stages:
         raise SettingsError([f"stages: got {list(settings.stages)}, wanted {last!r} among them for this command"])
 
@@ -96,5 +131,8 @@ def _run_stages(
     if not speaks:
         return
     page = folder / "report.html"
-    write_report(build_report(folder), page)
+    report = build_report(folder)
+    write_report(report, page)
+    for sentence in report.get("verdict", ()):
+        console.say(sentence)
     print_result({"run": str(folder), "report": str(page), "results": record["results"]}, as_json, f"report: {page}")

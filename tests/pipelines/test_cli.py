@@ -117,6 +117,7 @@ def test_a_run_prints_one_json_object_on_standard_output_and_its_progress_on_sta
 
 def test_standard_error_of_a_run_holds_nothing_that_a_user_cannot_use(made):
     known = r"base model|  /.*|\d\d-\w+|  \d+ s|  \w+( \w+)*: \d+ of \d+.*|warning: No filter is on: .*"
+    known += r"|(Truthful answers|Held-out prompts|PPO moved|The reward model ranks) .*\."
     assert [line for line in made.called.err.splitlines() if not re.fullmatch(known, line)] == []
 
 

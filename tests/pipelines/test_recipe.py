@@ -19,7 +19,11 @@ from tunewell.pipelines.recipe import (
 from tunewell.toolkit.errors import SettingsError
 from tunewell.toolkit.settings.reading import build, field_help, to_tree
 
-NEEDED = {"hh-rlhf": ["data.path=pairs.jsonl"]}  # what a bundled recipe leaves to the user
+OWN = [f"data.{name}=pairs.jsonl" for name in ("demonstrations", "comparisons", "prompts", "held_out_prompts")]
+NEEDED = {
+    "hh-rlhf": ["data.path=pairs.jsonl"],
+    "own-files": [*OWN, "base.model=some/model"],
+}  # what a bundled recipe leaves to the user
 
 
 def faults_of(text: str, tmp_path: Path, *overrides: str) -> tuple[str, ...]:
@@ -182,18 +186,40 @@ def test_a_source_needs_its_files(tmp_path, monkeypatch):
     faults = faults_of("data: {source: files, demonstrations: mine.jsonl}", tmp_path)
     told = "\n".join(faults)
     assert "data.demonstrations (line 1): got 'mine.jsonl', wanted a file that exists" in told and str(tmp_path) in told
-    for name in ("comparisons", "comparisons_held_out", "prompts", "held_out_prompts"):
-        assert f"data.{name}: got nothing" in told
+    for name in ("comparisons", "prompts", "held_out_prompts"):
+        assert re.search(rf"data\.{name} \(line 1\): got nothing", told)
+
+
+@pytest.mark.parametrize(
+    ("last", "rows", "told"),
+    [
+        ("sft", ["demonstrations"], []),
+        ("sft", [], [r"demonstrations.* for the stage sft: data\.demonstrations=FILE$"]),
+        ("reward", ["demonstrations", "rankings"], []),
+        ("reward", ["demonstrations", "ratings"], []),
+        ("reward", ["rankings"], [r"demonstrations.*FILE, or stages=\[filter,reward\]$"]),
+        ("reward", ["demonstrations"], [r"comparisons.*=FILE, or data\.rankings=FILE, or data\.ratings=FILE$"]),
+        ("ppo", ["demonstrations", "ratings"], [r"prompts.* the stage ppo: data\.prompts=FILE$"]),
+        (None, ["demonstrations", "ratings"], [r"prompts.*", r"held_out_prompts.* eval: .*filter,sft,reward,ppo\]$"]),
+    ],
+)  # fmt: skip
+def test_a_stage_wants_only_the_files_that_it_reads(here, last, rows, told):
+    given = ["base.model=some/model", *(f"data.{name}=pairs.jsonl" for name in rows)]
+    if not told:
+        assert read_recipe(find_recipe("own-files"), given, last).data.source == "files"
+        return
+    with pytest.raises(SettingsError) as caught:
+        read_recipe(find_recipe("own-files"), given, last)
+    assert len(caught.value.faults) == len(told)
+    for fault, pattern in zip(caught.value.faults, told, strict=True):
+        assert re.search(rf"^data\.{pattern}", fault)
 
 
 def test_the_tiny_base_needs_text_to_be_trained_on(here):
-    rows = [f"data.{name}=pairs.jsonl" for name in ("demonstrations", "comparisons", "comparisons_held_out", "prompts")]
-    rows += ["data.source=files", "data.held_out_prompts=pairs.jsonl"]
+    rows = ["data.source=files", *OWN]
     path = here / "recipe.yaml"
     path.write_text("")
-    with pytest.raises(
-        SettingsError, match=r"base\.corpus: got nothing, wanted a file of texts to train the tiny base"
-    ):
+    with pytest.raises(SettingsError, match=r"base\.model: got 'tiny' and no text to train it on, wanted a model"):
         read_recipe(path, rows)
     assert read_recipe(path, [*rows, "base.model=some/model"]).base.model == "some/model"
     assert read_recipe(path, [*rows, "data.corpus=pairs.jsonl"]).data.corpus == "pairs.jsonl"

@@ -145,7 +145,43 @@ def test_a_chat_gives_a_row_for_every_answer_of_the_assistant(files, tmp_path):
 
 def test_files_of_rankings_stand_in_for_comparisons(files):
     paths = {name: str(path) for name, path in files.items() if not name.startswith("comparisons")}
-    assert DataSettings(source="files", **paths).faults() == []
+    assert DataSettings(source="files", **paths).lacking(["sft", "reward", "ppo", "eval"]) == []
     without = {name: path for name, path in paths.items() if not name.startswith(("rankings", "ratings"))}
-    faults = DataSettings(source="files", **without).faults()
-    assert [fault.split(":")[0] for fault in faults] == ["comparisons", "comparisons_held_out"]
+    faults = DataSettings(source="files", **without).lacking(["sft", "reward", "ppo", "eval"])
+    assert [fault.split(":")[0] for fault in faults] == ["comparisons"]
+
+
+def test_of_rows_without_a_held_out_file_some_prompts_are_held_out_and_always_the_same(files, tmp_path):
+    pairs = [{"prompt": f"p {n % 100}", "chosen": f" a{n}", "rejected": f" b{n}"} for n in range(200)]
+    ranked = [{"prompt": f"q {n}", "completions": [" a", " b"], "ranks": [1, 2]} for n in range(100)]
+    write_rows(tmp_path / "pairs.jsonl", pairs)
+    write_rows(tmp_path / "ranked.jsonl", ranked)
+    paths = {"comparisons": str(tmp_path / "pairs.jsonl"), "rankings": str(tmp_path / "ranked.jsonl")}
+    found = load_sets(DataSettings(source="files", held_out_share=0.3, **paths), seed=0)
+    for rows, train, held_out in ((pairs, found.comparisons, found.comparisons_held_out),
+                                  (ranked, found.rankings, found.rankings_held_out)):  # fmt: skip
+        assert sorted(map(str, [*train, *held_out])) == sorted(map(str, rows))
+        assert not {row["prompt"] for row in train} & {row["prompt"] for row in held_out}
+        assert 0.2 < len(held_out) / len(rows) < 0.4
+    assert load_sets(DataSettings(source="files", held_out_share=0.3, **paths), seed=9) == found
+    named = load_sets(DataSettings(source="files", **paths, comparisons_held_out=paths["comparisons"]), seed=0)
+    assert len(named.comparisons) == len(named.comparisons_held_out) == 200
+
+
+@pytest.mark.slow
+def test_a_reward_model_of_few_rankings_alone_is_trained_without_sft_and_its_lacks_are_told(
+    tmp_path, monkeypatch, capsys
+):
+    ranked = [{"prompt": "q", "completions": [f" a{n}", " b"], "ranks": [1, 2]} for n in range(3)]
+    write_rows(tmp_path / "ranked.jsonl", ranked)
+    write_rows(tmp_path / "corpus.jsonl", build_world(0).corpus[:60])
+    base = [one for one in MICRO if one.startswith(("base.", "reward."))]
+    arguments = ["reward", "own-files", *base, f"data.rankings={tmp_path / 'ranked.jsonl'}", "stages=[filter,reward]",
+                 f"base.corpus={tmp_path / 'corpus.jsonl'}", "data.held_out_share=0.000001",
+                 "--out", str(tmp_path / "run")]  # fmt: skip
+    with libraries_as_before():
+        called = call(monkeypatch, capsys, *arguments)
+    assert called.code == 0, called.err
+    assert "There is no demonstration, so the zero of the reward is wherever training left it" in called.err
+    assert "Nothing is held out to measure the reward model on" in called.err
+    assert (tmp_path / "run" / "02-reward" / "reward" / "adapter_config.json").is_file()

@@ -44,8 +44,13 @@ __all__ = [
 T = TypeVar("T")
 
 
-def read_settings(cls: type[T], path: Path | None = None, overrides: Sequence[str] = ()) -> T:
-    """Build settings from a YAML file and overrides of the command line.
+def read_settings(
+    cls: type[T],
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    extra_checks: Sequence[Callable[[T], Iterable[str]]] = (),
+) -> T:
+    """Build settings from a YAML file and overrides of the command line, with more checks as in `build`.
 
     Raises:
         SettingsError: all faults of the file, the overrides and the values in them.
@@ -53,7 +58,7 @@ def read_settings(cls: type[T], path: Path | None = None, overrides: Sequence[st
     where = str(path) if path else "the settings"
     tree, faults = parse_yaml(read_text(path), where) if path else ({}, [])
     tree, override_faults = apply_overrides(tree, overrides)
-    return build(cls, tree, where=where, earlier=[*faults, *override_faults])
+    return build(cls, tree, where=where, earlier=[*faults, *override_faults], extra_checks=extra_checks)
 
 
 def build(
