@@ -1,6 +1,6 @@
 """The experiment of PPO's coefficients: runs that differ in one of them alone, each asked the same held-out rows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,7 +104,16 @@ def run_sweep(
         for name, row in table.items()
         for arm, figure in row.items()
     }
-    return Outcome(artifacts=before, results=results, rows={"arms": len(arms)})
+    return Outcome(artifacts=before, results=results, rows={"arms": len(arms)}, warnings=tuple(_signs(arms, folder)))
+
+
+def _signs(arms: Iterable[str], folder: Path) -> Iterator[str]:
+    """The signs of failure that each arm showed."""
+    from ..toolkit.ppo.signs import signs_by_step
+
+    for arm in arms:
+        for step, sign in signs_by_step(ppo_log(folder / "arms" / arm.replace(" ", "-"))):
+            yield f"Sweep, {arm}, iteration {step}: {sign.text}"
 
 
 def _measure(

@@ -4,8 +4,9 @@ import pytest
 from tunewell.toolkit.ppo.signs import failure_signs, signs_by_step
 
 CALM = {
-    "objective/kl": 1.0, "objective/score_std": 0.5, "objective/entropy": 2.0, "completion/length": 40.0,
-    "completion/ended": 0.9, "value/loss": 0.1, "value/explained_variance": 0.4, "policy/clip_fraction": 0.1,
+    "objective/kl": 1.0, "objective/kl_per_token": 0.1, "objective/score_std": 0.5, "objective/entropy": 2.0,
+    "completion/length": 40.0, "completion/ended": 0.9, "value/loss": 0.1, "value/explained_variance": 0.4,
+    "policy/clip_fraction": 0.1,
 }  # fmt: skip
 
 
@@ -28,6 +29,7 @@ def test_a_calm_run_shows_no_sign_at_any_length():
     ("name", "changes", "cure"),
     [
         ("negative_kl", {"objective__kl": -1.5}, "top_p"),
+        ("far_away", {"objective__kl": 80.0, "objective__kl_per_token": 5.0}, "ptx_coef"),
         ("same_scores", {"objective__score_std": 0.0}, "rollouts/"),
         ("length_collapse", {"completion__length": 5.0}, "raise kl_coef"),
         ("never_ends", {"completion__ended": 0.1}, "missing_eos_penalty"),

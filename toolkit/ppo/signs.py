@@ -13,6 +13,8 @@ FIRST = 3
 """Entries of the log that stand for how the run began."""
 LAST = 3
 """Entries that must agree before a sign is given, so that one odd rollout raises no alarm."""
+FAR = 1.5
+"""Nats per token from the reference: e to this power is how many times likelier each token became, on average."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def failure_signs(log: Sequence[Figures]) -> list[Sign]:
     entries = [entry for entry in log if "objective/kl" in entry]
     if len(entries) < LAST:
         return []
-    found = [rule(entries) for rule in (_negative_kl, _same_scores)]
+    found = [rule(entries) for rule in (_negative_kl, _far_away, _same_scores)]
     if len(entries) >= FIRST + LAST:
         found += [
             rule(entries) for rule in (_length_collapse, _never_ends, _value_blow_up, _entropy_collapse, _clipped)
@@ -97,6 +99,18 @@ def _negative_kl(entries: Sequence[Figures]) -> Sign | None:
         f"The estimated KL has been below -1 nat per answer for {LAST} iterations (now {values[-1]:.1f}). True KL is "
         "never negative: the policy is not sampled as it is scored. Look for top_p below 1, a generation setting that "
         "changes the logits, a 4-bit base with another compute type, or a reference that is not the SFT model.",
+    )
+
+
+def _far_away(entries: Sequence[Figures]) -> Sign | None:
+    values = _recent(entries, "objective/kl_per_token")
+    if not all(value > FAR for value in values):
+        return None
+    return Sign(
+        "far_away",
+        f"The policy has been more than {FAR:g} nats per token from the SFT model for {LAST} iterations (now "
+        f"{values[-1]:.1f}): whatever the score says, the text is likely broken. Read rollouts/, raise kl_coef, lower "
+        "the learning rate, mix in text with ptx_coef, or set kl_ceiling to keep the last good checkpoint.",
     )
 
 
