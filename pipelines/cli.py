@@ -14,6 +14,7 @@ from .commands.calibrate import calibrate
 from .commands.chat import chat
 from .commands.collect import collect
 from .commands.compare import compare
+from .commands.data import data
 from .commands.eval import evaluate
 from .commands.export import export
 from .commands.filter import filter_corpus
@@ -63,6 +64,7 @@ app.command()(compare)
 app.command()(recipes)
 app.add_typer(toxicity, name="toxicity")
 app.add_typer(judge, name="judge")
+app.add_typer(data, name="data")
 app.command()(sample)
 app.add_typer(collect, name="collect")
 

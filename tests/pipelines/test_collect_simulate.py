@@ -108,7 +108,7 @@ def test_the_loop_sft_sample_rank_reward_ppo_and_sample_again(tmp_path, tmp_path
     micro = [one for one in MICRO if not one.startswith(("base.", "data.", "eval."))]
     base = json.loads((first / "01-filter" / "stage.json").read_text())["artifacts"]["base"]
     done = tunewell(
-        "ppo", "embedded", f"base.model={base}", "data.source=files", f"data.corpus={sets / 'corpus.jsonl'}",
+        "ppo", "embedded", f"base.model={base}", "data.source=files",
         f"data.demonstrations={sets / 'demonstrations.jsonl'}",
         *(f"data.{name}={out / name}.jsonl" for name in names),
         *micro, "--out", tmp_path / "second",
