@@ -1,6 +1,7 @@
 """A conversation with a model in the terminal: turns, the window they must fit, and text that streams."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from .model_source import answering
 from .prompt_form import PromptForm
 
 if TYPE_CHECKING:
+    from ..toolkit.mitigations.decoding import Erasure
+    from ..toolkit.mitigations.gate import GateSettings
     from ..toolkit.model.stack import ModelStack
 
 Write = Callable[[str], None]
@@ -46,6 +49,10 @@ class Conversation:
     """Messages so far, those of the system left out."""
     guard: TextGuard | None = None
     """Keeps listed phrases out of the answers; these then come whole, since a word begun may be taken back."""
+    gate: "GateSettings | None" = None
+    """The model judges its own answers, which then come whole; see `toolkit.mitigations.gate`."""
+    erasure: "Erasure | None" = None
+    """What the output layer does not get to read."""
     _asked: int = 0
 
     def ask(self, text: str, write: Write = lambda text: None) -> Answer:
@@ -61,16 +68,8 @@ class Conversation:
         ids, forgotten = self._prompt(text)
         self._asked += 1
         listener = _Listener(self.stack.tokenizer, len(ids), write)
-        with answering(self.stack) as model:
-            done: Completion = generate(
-                model,
-                self.stack.tokenizer,
-                [ids],
-                self.sampling,
-                seeds=[self.seed + self._asked],
-                logits_processors=[] if self.guard else [listener],
-                guard=self.guard,
-            )[0]
+        with answering(self.stack) as model, self.erasure.acting(self.stack.base) if self.erasure else nullcontext():
+            done = self._gated(model, ids) if self.gate else self._plain(model, ids, listener)
         listener.finish(done.text)
         answer = done.text.strip()
         self.turns += [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
@@ -87,6 +86,28 @@ class Conversation:
     def reset(self) -> None:
         """Forget all turns."""
         self.turns.clear()
+
+    def _plain(self, model: Any, ids: list[int], listener: "_Listener") -> Completion:
+        return generate(
+            model,
+            self.stack.tokenizer,
+            [ids],
+            self.sampling,
+            seeds=[self.seed + self._asked],
+            logits_processors=[] if self.guard else [listener],
+            guard=self.guard,
+        )[0]
+
+    def _gated(self, model: Any, ids: list[int]) -> Completion:
+        """An answer behind the gate; what a user wrote can be no control token."""
+        from ..toolkit.mitigations.control_tokens import without_control
+        from ..toolkit.mitigations.gate import gated_generate
+
+        assured: Any = self.gate
+        asked = without_control(self.stack.tokenizer, ids)
+        seeds = [self.seed + self._asked]
+        (done,) = gated_generate(model, self.stack.tokenizer, [asked], self.sampling, assured, seeds=seeds)
+        return Completion(done.ids, done.text, len(done.ids) < self.sampling.max_new_tokens)
 
     def _prompt(self, text: str) -> tuple[list[int], int]:
         """Token ids of the prompt, and how many of the oldest turns had to be left out for it to fit."""
@@ -112,8 +133,11 @@ class Conversation:
         return [int(token) for token in self.stack.tokenizer(text, add_special_tokens=False)["input_ids"]]
 
     def _fits(self, ids: Sequence[int]) -> bool:
+        from ..toolkit.mitigations.gate import room_needed
+
         window = window_of(self.stack.base)
-        return window is None or len(ids) + self.sampling.max_new_tokens <= window
+        needed = room_needed(self.sampling, self.gate) if self.gate else self.sampling.max_new_tokens
+        return window is None or len(ids) + needed <= window
 
     def _fitting(self, ids: list[int]) -> list[int]:
         if not ids:

@@ -17,6 +17,7 @@ from ..toolkit.errors import DataError, ModelError, RunError, TunewellError
 from ..toolkit.files import read_json, sha256_file, write_json
 from ..toolkit.machine import hardware, source_state, versions
 from ..toolkit.stage import lock
+from .at_decoding import wanted_at_decoding
 from .console import Console
 from .eval_units import NamedModel, Unit
 from .model_source import answering
@@ -322,8 +323,14 @@ def are_alike(first: TaskResult, second: TaskResult) -> bool:
 
 
 def _warnings(models: Sequence[NamedModel], tasks: Mapping[str, Task]) -> Iterator[str]:
-    """A scorer that chose the training data and marks the model as well flatters itself."""
+    """What a figure leaves out: mitigations at decoding, and that a scorer which chose the training data flatters."""
     for model in models:
+        if acting := wanted_at_decoding(model.source):
+            yield (
+                f"{model.name}: its recipe has mitigations that act while the model writes "
+                f"({', '.join(f'mitigations.{name}' for name in acting)}); it is measured here without them. The run's "
+                "own stage eval measures with them."
+            )
         run = model.source.run
         chosen_by = read_json(run / "run.json")["settings"].get("filter") or {} if run is not None else {}
         filtered = {chosen_by.get("toxicity"), f"wordlist:{chosen_by.get('blocklist')}"}

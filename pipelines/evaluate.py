@@ -13,7 +13,6 @@ from ..toolkit.settings.base import BaseSettings
 from ..toolkit.settings.reading import setting
 from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Advance, Console
-from .mitigate import erasing
 from .sets import Row, read_set
 
 if TYPE_CHECKING:
@@ -87,6 +86,8 @@ def run_eval(
     from ..eval.task import write_result
     from ..toolkit.model.loading import load_base
     from ..toolkit.model.stack import ModelStack
+    from .at_decoding import erasing
+    from .gated_eval import measure_gate_of
 
     if before.data is None:
         raise DataError("evaluation needs the held-out sets: put `filter` before `eval` in the recipe's stages")
@@ -97,7 +98,9 @@ def run_eval(
             stack.load(name, path)
     examination = Examination(settings, stack, before.data, seed, questions, folder)
     tasks, missing = examination.tasks()
-    treated = erasing(mitigations.erase, stack, before.data, seed, folder)
+    treated = erasing(mitigations, stack, before.data, seed, folder)
+    gates: dict[str, Figure] = {}
+    gate_warnings: list[str] = []
     measured: dict[str, dict[str, TaskResult]] = {}
     for model in ["base", *(name for name in ("sft", "ppo") if adapters[name] is not None)]:
         measured[model] = {}
@@ -106,6 +109,14 @@ def run_eval(
             with console.bar(f"{model}: {task}") as advance, treated(adapter):
                 measured[model][task] = ask(adapter, advance)
             write_result(measured[model][task], folder / model / f"{task}.json")
+        if mitigations.control.strength and model != "base":
+            with console.bar(f"{model}: gate") as advance, treated(model):
+                figures, told = measure_gate_of(
+                    mitigations.control, stack, model, examination.talk(), examination.scorer, data=before.data,
+                    seed=seed, max_new_tokens=settings.max_new_tokens, folder=folder, advance=advance,
+                )  # fmt: skip
+            gates |= figures
+            gate_warnings += told
     write_json(folder / "not_measured.json", missing)
     write_json(folder / "comparisons.json", _comparisons(measured, seed))
     warnings = [f"{entry['what']} not measured: {entry['reason']}" for entry in missing]
@@ -113,10 +124,10 @@ def run_eval(
         warnings.append(f"{examination.too_long} held-out prompts are too long for the window and were left out.")
     return Outcome(
         artifacts=before,
-        results=_results(measured),
+        results=_results(measured) | gates,
         rows={task: len(result.items) for task, result in measured["base"].items()}
         | {"held_out_prompts_too_long": examination.too_long},
-        warnings=tuple(warnings),
+        warnings=(*warnings, *gate_warnings),
     )
 
 
@@ -186,6 +197,10 @@ class Examination:
                 progress=advance,
             )
 
+    def talk(self) -> list[Row]:
+        """The held-out prompts that are no questions of fact."""
+        return [row for row in self.prompts if row.get("kind") != "question"][: self.settings.limit]
+
     def toxicity(self, adapter: str | None, advance: Advance) -> "TaskResult":
         """Toxicity of continuations of the held-out prompts."""
         from ..eval.toxicity import toxicity_of_generations
@@ -193,7 +208,7 @@ class Examination:
 
         if self.scorer is None:
             raise DataError("no toxicity scorer was given")
-        talk = [row["prompt"] for row in self.prompts if row.get("kind") != "question"][: self.settings.limit]
+        talk = [row["prompt"] for row in self.talk()]
         with self._model(adapter) as model:
             return toxicity_of_generations(
                 model,

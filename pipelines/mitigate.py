@@ -1,14 +1,14 @@
 """Harm mitigations of a recipe, made ready for a stage's trainer."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..toolkit.data.row_shapes import require_columns
 from ..toolkit.data.rows import read_rows
 from ..toolkit.errors import DataError
-from ..toolkit.mitigations.settings import EraseSettings, MitigationSettings, StageName
+from ..toolkit.mitigations.settings import MitigationSettings, StageName
 from ..toolkit.mitigations.word_pairs import read_pairs, token_pairs, word_token
 from ..toolkit.model.sequences import sequence_ids
 from ..toolkit.model.tokens import encode_plain, start_ids
@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
     from ..toolkit.mitigations.control_rows import Scored
-    from ..toolkit.mitigations.erasure import Eraser
     from ..toolkit.mitigations.loss_terms import LossTerm
     from ..toolkit.mitigations.objectives import Unwanted
     from ..toolkit.mitigations.word_pairs import TokenPairs
-    from ..toolkit.model.stack import ModelStack
 
 
 class Treatment:
@@ -71,6 +69,10 @@ class Treatment:
             return sorted({*rows, *words})
         first = next(iter(rows))  # the input embedding; words have no rows of their own in an output layer
         return rows | {first: sorted({*rows[first], *words})}
+
+    def row_rate(self) -> float | None:
+        """The learning rate of trained embedding rows; None is the trainer's."""
+        return self.settings.control.row_learning_rate if self.settings.control.strength else None
 
     def examples(self, rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", limit: int) -> list[Row]:
         """The rows as token ids with labels, with control tokens among them where the recipe wants them.
@@ -176,30 +178,10 @@ class Treatment:
         return ids
 
     def _scored(self) -> "list[Scored]":
-        from ..toolkit.mitigations.control_rows import Scored
-
         wanted = self.settings.control
-        if wanted.texts is None:
-            pairs = read_set(self.before.data, "comparisons") if self.before.data else []
-            return [
-                Scored(prompt=row["prompt"], completion=row[side], is_unsafe=side == "rejected")
-                for row in pairs
-                for side in ("chosen", "rejected")
-            ]
-        rows = read_rows(Path(wanted.texts).expanduser())
-        require_columns(rows, "prompt_completion", wanted.texts)
-        lacking = [number for number, row in enumerate(rows) if not {"is_unsafe", "score"} & row.keys()]
-        if lacking:
-            raise DataError(f"{wanted.texts}: row {lacking[0]} has neither `is_unsafe` nor `score`, wanted one of them")
-        return [
-            Scored(
-                prompt=row["prompt"],
-                completion=row["completion"],
-                is_unsafe=bool(row["is_unsafe"]) if "is_unsafe" in row else float(row["score"]) >= wanted.threshold,
-                rationale=str(row.get("rationale") or ""),
-            )
-            for row in rows
-        ]
+        if wanted.texts is not None:
+            return scored_rows(wanted.texts, wanted.threshold)
+        return scored_sides(read_set(self.before.data, "comparisons") if self.before.data else [])
 
     def _unwanted(self, tokenizer: "PreTrainedTokenizerBase", limit: int) -> "list[Unwanted]":
         from ..toolkit.mitigations.objectives import unwanted_of_pair
@@ -263,76 +245,39 @@ class Treatment:
         return fitting
 
 
-def erasing(
-    settings: EraseSettings, stack: "ModelStack", data: Path | None, seed: int, folder: Path
-) -> Callable[[str | None], AbstractContextManager[Any]]:
-    """For each adapter, a context in which the concept is erased from what the output layer reads.
+def scored_sides(comparisons: Sequence[Row]) -> "list[Scored]":
+    """Both sides of comparisons; the rejected one counts as unsafe."""
+    from ..toolkit.mitigations.control_rows import Scored
 
-    The bare base is left as it is, to be compared with. Each adapter gets an eraser of its own, which is kept in the
-    folder as `eraser-NAME.safetensors`.
-    """
-    erasers: dict[str, Eraser] = {}
-
-    def context(adapter: str | None) -> AbstractContextManager[Any]:
-        if adapter is None or settings.strength == 0:
-            return nullcontext()
-        from ..toolkit.mitigations.decoding import erased
-
-        if adapter not in erasers:
-            with stack.using(adapter) as model:
-                erasers[adapter] = fitted_eraser(settings, model, stack.tokenizer, data, seed)
-            erasers[adapter].save(folder / f"eraser-{adapter}.safetensors")
-        return erased(stack.base, erasers[adapter], settings.strength)
-
-    return context
+    return [
+        Scored(prompt=row["prompt"], completion=row[side], is_unsafe=side == "rejected")
+        for row in comparisons
+        for side in ("chosen", "rejected")
+    ]
 
 
-def fitted_eraser(
-    settings: EraseSettings, model: Any, tokenizer: "PreTrainedTokenizerBase", data: Path | None, seed: int
-) -> "Eraser":
-    """Fit an eraser on what the output layer of a model reads in texts of two kinds.
+def scored_rows(path: str, threshold: float) -> "list[Scored]":
+    """Rows of a file with `is_unsafe`, or with a `score` and a threshold.
 
     Raises:
-        DataError: there are no texts, or of one kind only.
+        DataError: a row has neither.
     """
-    from torch import cat, tensor
+    from ..toolkit.mitigations.control_rows import Scored
 
-    from ..toolkit.mitigations.decoding import head_inputs
-    from ..toolkit.mitigations.erasure import fit_inlp, fit_leace
-
-    longest = window(model, None)
-    pairs = [(ids, start, label) for ids, start, label in _labelled(settings, tokenizer, data) if len(ids) <= longest]
-    if {label for _, _, label in pairs} != {0, 1}:
-        raise DataError(
-            f"mitigations.erase: {len(pairs)} texts fit the window and have the labels "
-            f"{sorted({label for _, _, label in pairs})}, wanted some of 0 and of 1: give mitigations.erase.texts=FILE"
+    rows = read_rows(Path(path).expanduser())
+    require_columns(rows, "prompt_completion", path)
+    lacking = [number for number, row in enumerate(rows) if not {"is_unsafe", "score"} & row.keys()]
+    if lacking:
+        raise DataError(f"{path}: row {lacking[0]} has neither `is_unsafe` nor `score`, wanted one of them")
+    return [
+        Scored(
+            prompt=row["prompt"],
+            completion=row["completion"],
+            is_unsafe=bool(row["is_unsafe"]) if "is_unsafe" in row else float(row["score"]) >= threshold,
+            rationale=str(row.get("rationale") or ""),
         )
-    states = head_inputs(model, [ids for ids, _, _ in pairs])
-    # What predicts the tokens of the text: the state before its first one up to that before its last one.
-    kept = [one[start - 1 : -1] for one, (_, start, _) in zip(states, pairs, strict=True)]
-    labels = tensor([label for one, (_, _, label) in zip(kept, pairs, strict=True) for _ in one])
-    if settings.method == "leace":
-        return fit_leace(cat(kept), labels)
-    return fit_inlp(cat(kept), labels, seed=seed).eraser
-
-
-def _labelled(
-    settings: EraseSettings, tokenizer: "PreTrainedTokenizerBase", data: Path | None
-) -> list[tuple[list[int], int, int]]:
-    """Token ids of each text, where what counts of it begins, and its label."""
-    if settings.texts is not None:
-        rows = read_rows(Path(settings.texts).expanduser(), limit=settings.limit)
-        if missing := {"text", "label"} - set(rows[0]):
-            raise DataError(f"{settings.texts}: the first row lacks {', '.join(sorted(missing))}")
-        start = start_ids(tokenizer)
-        return [([*start, *encode_plain(tokenizer, row["text"])], 1, int(row["label"])) for row in rows]
-    comparisons = read_set(data, "comparisons")[: settings.limit // 2] if data else []
-    found = []
-    for row in comparisons:
-        for label, side in enumerate(("chosen", "rejected")):
-            prompt, rest = split_ids(row["prompt"], row[side], tokenizer)
-            found.append(([*prompt, *rest], len(prompt), label))
-    return found
+        for row in rows
+    ]
 
 
 def split_ids(prompt: Any, completion: Any, tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:

@@ -17,6 +17,7 @@ from ..toolkit.mitigations.settings import (
 )
 
 UNTREATED = "untreated"
+BASE = "base"
 Aim = Literal["toxicity", "bias", "tax"]
 Decoding = Literal["blocklist", "leace", "inlp", "a-inlp", "gate"]
 DataFilter = Literal["blocklist", "trigger"]
@@ -71,7 +72,7 @@ def _subspace(strength: float, files: Files) -> MitigationSettings:
 
 
 def _control(strength: float, files: Files) -> MitigationSettings:
-    return replace(OFF, control=ControlSettings(strength=2.0, texts=str(files.scored), every=8))
+    return replace(OFF, control=ControlSettings(strength=2.0, texts=str(files.scored), every=8, row_learning_rate=2e-2))
 
 
 METHODS: Mapping[str, Method] = {
@@ -88,8 +89,8 @@ METHODS: Mapping[str, Method] = {
         strengths=(0.33, 0.67, 1.0), decoding="blocklist",
     ),
     "control": Method(
-        title="Safety control tokens with the gate", aim="toxicity", unit="false alarms allowed",
-        strengths=(0.01, 0.05, 0.2), training=_control, decoding="gate",
+        title="Safety control tokens with the gate", aim="toxicity", unit="share of safe texts thought over",
+        strengths=(0.05, 0.2, 0.5), training=_control, decoding="gate",
     ),
     "unlikelihood": Method(
         title="Unlikelihood of rejected text", aim="toxicity", unit="weight", strengths=(0.1, 0.5, 2.0),
@@ -136,8 +137,8 @@ METHODS: Mapping[str, Method] = {
 
 
 def arms(methods: tuple[str, ...]) -> list[Arm]:
-    """The untreated arm, then every method at each of its strengths."""
-    found = [Arm(name=UNTREATED, method=UNTREATED, strength=0.0, trained=UNTREATED)]
+    """The bare base, the untreated arm, then every method at each of its strengths."""
+    found = [Arm(name=name, method=name, strength=0.0, trained=name) for name in (BASE, UNTREATED)]
     for name in methods:
         method = METHODS[name]
         for strength in method.strengths:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,10 @@ POLICY = "policy"
 
 
 class Measures:
-    """Asks one trained adapter, under whatever acts while it writes.
+    """Asks one trained adapter, or the bare base, under whatever acts while it writes.
 
     Args:
-        stack: holds the adapter `policy`.
+        stack: holds the adapter `policy`; without adapters the base is asked.
         asked: limits and sampling.
         data: folder of the sets.
         seed: of sampling.
@@ -35,14 +36,23 @@ class Measures:
         self.stack, self.asked, self.data, self.seed = stack, asked, data, seed
         self.examination = Examination(asked, stack, data, seed, None, folder)
 
+    @property
+    def adapter(self) -> str | None:
+        """Name of the adapter that is asked."""
+        return POLICY if self.stack.names else None
+
+    def model(self) -> AbstractContextManager[Any]:
+        """A context with the model that is asked."""
+        return self.stack.using(POLICY) if self.stack.names else nullcontext(self.stack.base)
+
     def all(self, write: Write | None = None) -> dict[str, list[Row]]:
         """Items of every figure: `id`, `value`, `weight`.
 
         Args:
             write: writes an answer to each prompt with its seed; None: by plain sampling.
         """
-        truth = self.examination.truthfulness(POLICY, _nothing)
-        clean = self.examination.perplexity(POLICY, _nothing)
+        truth = self.examination.truthfulness(self.adapter, _nothing)
+        clean = self.examination.perplexity(self.adapter, _nothing)
         return {
             "toxicity": self.toxicity(write or self.plain),
             "bias": self.bias(),
@@ -81,7 +91,7 @@ class Measures:
         from ..toolkit.model.generation import Sampling, generate
 
         sampling = Sampling(max_new_tokens=self.asked.max_new_tokens)
-        with self.stack.using(POLICY) as model:
+        with self.model() as model:
             made = generate(model, self.stack.tokenizer, prompts, sampling, seeds=seeds, batch_size=64, **options)
         return [one.text for one in made]
 
@@ -98,7 +108,7 @@ class Measures:
         rows = [[*start_ids(tokenizer), *encode_plain(tokenizer, probe.text)] for probe in probes]
         import torch
 
-        with self.stack.using(POLICY) as model, torch.no_grad():
+        with self.model() as model, torch.no_grad():
             model.eval()
             input_ids, mask = padded(rows, self.stack.device)
             logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
@@ -110,28 +120,26 @@ class Measures:
         ]
 
 
-def verdict_calibration(measures: Measures, most_false_alarms: float) -> "tuple[Calibration, Calibration]":
-    """Thresholds from one half of the held-out comparisons, and the same gate's figures on the other half."""
-    from ..toolkit.mitigations.control_tokens import control_tokens, encode_user
-    from ..toolkit.mitigations.gate import GateSettings, two_way
-    from ..toolkit.mitigations.gate_calibration import calibrate_gate
-    from ..toolkit.model.tokens import encode_plain
+def verdict_calibration(measures: Measures, alarms: float) -> "tuple[Calibration, Calibration]":
+    """Thresholds from one half of the held-out comparisons, and the same gate's figures on the other half.
+
+    Args:
+        measures: holds the model.
+        alarms: share of the safe texts that are to be thought over or filtered.
+    """
+    from ..toolkit.mitigations.gate import GateSettings
+    from ..toolkit.mitigations.gate_calibration import check_gate, fit_gate
 
     tokenizer = measures.stack.tokenizer
-    tokens = control_tokens(tokenizer)
     pairs = [row for row in read_set(measures.data, "comparisons_held_out") if row.get("kind") == "manners"]
-    items = [(row["prompt"], row[side], side == "rejected") for row in pairs for side in ("chosen", "rejected")]
-    contexts = [
-        [*encode_user(tokenizer, prompt), tokens.safe, *encode_plain(tokenizer, text)] for prompt, text, _ in items
-    ]
-    with measures.stack.using(POLICY) as model:
-        verdicts = [line[-1] for line in two_way(model, contexts, tokens)]
-    truth = [is_unsafe for _, _, is_unsafe in items]
-    half = len(items) // 2
-    gate = GateSettings(every=8, think_tokens=16)
-    found = calibrate_gate(verdicts[:half], truth[:half], gate, most_false_alarms=most_false_alarms)
-    checked = calibrate_gate(verdicts[half:], truth[half:], gate, most_false_alarms=most_false_alarms)
-    return found, checked
+    texts = [(row["prompt"], row[side], side == "rejected") for row in pairs for side in ("chosen", "rejected")]
+    half = len(texts) // 4 * 2
+    with measures.model() as model:
+        gate = GateSettings(every=8, think_tokens=16)
+        found = fit_gate(
+            model, tokenizer, texts[:half], gate, most_false_alarms=0.01, alarms=alarms, seed=measures.seed
+        )
+        return found, check_gate(model, tokenizer, texts[half:], found.gate, seed=measures.seed)
 
 
 def gated_writer(measures: Measures, gate: Any, kept: "list[Gated]") -> Write:
@@ -141,7 +149,7 @@ def gated_writer(measures: Measures, gate: Any, kept: "list[Gated]") -> Write:
 
     def write(prompts: list[list[int]], seeds: list[int]) -> list[str]:
         sampling = Sampling(max_new_tokens=measures.asked.max_new_tokens)
-        with measures.stack.using(POLICY) as model:
+        with measures.model() as model:
             made = gated_generate(model, measures.stack.tokenizer, prompts, sampling, gate, seeds=seeds, batch_size=64)
         kept.extend(made)
         return [one.text for one in made]

@@ -2,7 +2,7 @@
 
 import math
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from ..toolkit.settings.base import BaseSettings
 from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Console
 from .evaluate import EvalSettings
-from .mitigation_arms import METHODS, UNTREATED, Arm, Files, Method, arms
+from .mitigation_arms import BASE, METHODS, UNTREATED, Arm, Files, Method, arms
 from .mitigation_measures import (
     POLICY,
     Measures,
@@ -24,6 +24,7 @@ from .mitigation_measures import (
     summary,
     verdict_calibration,
 )
+from .mitigation_tables import changes, gates, levels
 from .sets import DataSettings, load_sets, read_set, save_sets
 from .sft import SftSettings, run_sft
 
@@ -61,7 +62,8 @@ def run_mitigations(
 
     The training rows hold rude talk and leaning talk about occupations, as unfiltered data do. Figures: share of
     samples that are toxic, mean |log p(she) - log p(he)| after occupations, truthful answers (MC1), nats per token of
-    clean text; the alignment tax is what of the last is lost against the untreated model.
+    clean text; the alignment tax is what of the last is lost against the untreated model. The bare base stands beside
+    them: what fine-tuning alone does is the difference of the two.
     """
     from .console import Console as Quiet
 
@@ -77,7 +79,7 @@ def run_mitigations(
     items = {arm.name: read_json(folder / "arms" / arm.name / "items.json") for arm in chosen}
     table = [_row(arm, items[arm.name], items[UNTREATED], seed) for arm in chosen]
     write_json(folder / "mitigations.json", {"arms": table})
-    text = markdown(table)
+    text = "\n".join(part for part in (levels(table), changes(table), gates(folder)) if part)
     with atomic_writer(folder / "mitigations.md") as file:
         file.write(text.encode())
     for line in text.splitlines():
@@ -140,9 +142,10 @@ class Worker:
         method = METHODS.get(arm.method)
         is_gated = method is not None and method.decoding == "gate"
         base = base_with_tokens(self.base, is_gated)
-        adapter = self._trained(arm, method, base)
+        adapter = self._trained(arm, method, base) if arm.name != BASE else None
         stack = ModelStack(*load_base(self.before.base, base))
-        stack.load(POLICY, adapter)
+        if adapter is not None:
+            stack.load(POLICY, adapter)
         own = self.folder / "arms" / arm.name
         measures = Measures(stack, self.asked, self.sets, self.seed, own)
         with ExitStack() as acting:
@@ -212,11 +215,11 @@ def _guarded(measures: Measures, share: float) -> Write:
     return lambda prompts, seeds: measures.plain(prompts, seeds, guard=guard)
 
 
-def _gate(measures: Measures, most_false_alarms: float, own: Path) -> Write:
+def _gate(measures: Measures, alarms: float, own: Path) -> Write:
     """Writes behind the calibrated gate, and records what it did against what would have been said."""
     from ..toolkit.mitigations.gate_calibration import outcomes
 
-    found, checked = verdict_calibration(measures, most_false_alarms)
+    found, checked = verdict_calibration(measures, alarms)
     kept: list[Any] = []
     gated = gated_writer(measures, found.gate, kept)
 
@@ -226,8 +229,8 @@ def _gate(measures: Measures, most_false_alarms: float, own: Path) -> Write:
         would_be = gated_writer(measures, opened, [])(prompts, seeds)
         _, scores = measures._scored(would_be)
         record = {
-            "calibration": asdict(found),
-            "held_out": asdict(checked),
+            "calibration": found.as_json(),
+            "held_out": checked.as_json(),
             "outcomes": outcomes(kept, [score >= 0.5 for score in scores]).as_json(),
             "decisions": [one.decision for one in kept],
             "toxic_without": sum(score >= 0.5 for score in scores),
@@ -238,29 +241,14 @@ def _gate(measures: Measures, most_false_alarms: float, own: Path) -> Write:
     return write
 
 
-def _erasing(decoding: str, stack: "ModelStack", strength: float, sets: Path, seed: int) -> Any:
+def _erasing(decoding: Any, stack: "ModelStack", strength: float, sets: Path, seed: int) -> Any:
     """A context in which rudeness or gender is erased."""
-    import torch
+    from .at_decoding import fitted_erasure
 
-    from ..toolkit.mitigations.decoding import calibrated, erased, head_of
-    from ..toolkit.mitigations.erasure import Eraser
-    from ..toolkit.mitigations.word_pairs import read_pairs, token_pairs
-    from ..toolkit.model.tokens import encode_plain, start_ids
-    from .mitigate import fitted_eraser
-
+    wanted = replace(OFF, erase=EraseSettings(method=decoding, strength=strength))
     with stack.using(POLICY) as model:
-        if decoding != "a-inlp":
-            method: Any = decoding
-            eraser = fitted_eraser(EraseSettings(method=method), model, stack.tokenizer, sets, seed)
-            return erased(stack.base, eraser, strength)
-        pairs = token_pairs([*read_pairs(), ("her", "his")], stack.tokenizer)
-        weight = head_of(model).weight.detach()
-        apart = weight[list(pairs.first)] - weight[list(pairs.second)]
-        rows = read_set(sets, "clean_text")[:60]
-        neutral = [[*start_ids(stack.tokenizer), *encode_plain(stack.tokenizer, row["text"])] for row in rows]
-        axis = torch.linalg.svd(apart, full_matrices=False)[2][0]
-        adaptive = calibrated(model, axis, neutral)
-    return erased(stack.base, Eraser.of_directions(apart), strength, adaptive)
+        made = fitted_erasure(wanted, model, stack.tokenizer, sets, seed)
+    return made.acting(stack.base)
 
 
 def _row(arm: Arm, items: dict[str, Any], untreated: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -270,32 +258,3 @@ def _row(arm: Arm, items: dict[str, Any], untreated: dict[str, Any], seed: int) 
         if arm.name != UNTREATED:
             row[f"{figure}.difference"] = difference(untreated[figure], items[figure], seed)
     return row
-
-
-def markdown(table: list[dict[str, Any]]) -> str:
-    """The table of all arms; intervals of 95 %."""
-    head = (
-        "| method | strength | toxic samples | bias (nats) | truthful | perplexity | alignment tax (nats per token) |"
-    )
-    lines = [head, "|---|---|---|---|---|---|---|"]
-    for row in table:
-        tax = row.get("nll.difference")
-        cells = [
-            row["method"],
-            f"{row['strength']:g}" if row["method"] != UNTREATED else "",
-            _share(row["toxicity"]),
-            _number(row["bias"]),
-            _share(row["truthfulness"]),
-            _number({part: math.exp(row["nll"][part]) for part in ("value", "low", "high")}),
-            "" if tax is None else f"{tax['delta']:+.3f} [{tax['low']:+.3f}, {tax['high']:+.3f}]",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _share(figure: dict[str, Any]) -> str:
-    return f"{figure['value']:.0%} [{figure['low']:.0%}, {figure['high']:.0%}]"
-
-
-def _number(figure: dict[str, Any]) -> str:
-    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"

@@ -330,6 +330,7 @@ def _save(peft_model: Any, folder: Path) -> Path:
     part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
+    # Control tokens enlarge the vocabulary; their rows belong to the policy, and PEFT would add the whole matrix here.
     peft_model.save_pretrained(part, selected_adapters=["reward"], save_embedding_layers=False)
     write_base_meta(part / "reward", peft_model.get_base_model())
     os.replace(part / "reward", folder)

@@ -77,6 +77,7 @@ def run_sft(
     from trl import SFTConfig
 
     from ..toolkit.mitigations.loss_terms import with_terms
+    from ..toolkit.mitigations.row_rate import with_row_rate
     from ..toolkit.model.loading import load_base
     from ..toolkit.model.stack import ModelStack
     from ..toolkit.sft.examples import completion_example
@@ -115,7 +116,8 @@ def run_sft(
         )
     probe = _probe(settings, before, stack, held_out, seed, folder / PROBE) if evaluates else None
     with stack.using("policy", trainable=True) as peft_model:
-        trainer = with_terms(FineTuner, treatment.loss_terms(rows, tokenizer, length))(
+        treated = with_terms(FineTuner, treatment.loss_terms(rows, tokenizer, length))
+        trainer = with_row_rate(treated, treatment.row_rate())(
             model=peft_model,
             args=arguments,
             train_dataset=Dataset.from_list(examples + mixed),

@@ -27,13 +27,16 @@ ROOT = Path(__file__).parents[1]
 # The code that decides results; how they are shown is left out, so that a new report makes no stage stale.
 FOLDERS = ("toolkit", "filters", "eval")
 MODULES = (
+    "at_decoding",
     "curate",
     "evaluate",
     "filter_building",
     "filter_settings",
+    "gated_eval",
     "mitigate",
     "mitigation_arms",
     "mitigation_measures",
+    "mitigation_tables",
     "mitigations",
     "mixture",
     "ppo",

@@ -9,8 +9,10 @@ from .options import JsonOption, QuietOption, calm_libraries, print_result
 
 if TYPE_CHECKING:
     from ...filters.word_guard import BlocklistGuard
+    from ..at_decoding import AtDecoding
     from ..chat import Answer, Conversation
     from ..console import Console
+    from ..model_source import ModelSource
 
 HELP = """/retry          take the last answer back and ask again
 /reset          forget the conversation
@@ -41,6 +43,10 @@ def chat(
     blocklist: Annotated[
         str | None, typer.Option(metavar="FILE", help="Words and phrases that no answer may hold; answers come whole.")
     ] = None,
+    mitigations: Annotated[
+        bool,
+        typer.Option(help="What the run's recipe wants while the model writes: an erased concept, the gate."),
+    ] = True,
     seed: Annotated[int, typer.Option(help="Decides what is drawn.")] = 0,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. Default: as in the run.")] = None,
     quantization: Annotated[str | None, typer.Option(help="none or nf4. Default: as in the run.")] = None,
@@ -49,7 +55,8 @@ def chat(
 ) -> None:
     """Talk to a model in the terminal; answers appear as they are written.
 
-    A model that was trained on plain text is asked in the form of its run, each question by itself.
+    A model that was trained on plain text is asked in the form of its run, each question by itself. A run whose recipe
+    erases a concept, or trains safety control tokens, answers so here too (--no-mitigations: without).
 
     Examples:
       tunewell chat runs/embedded
@@ -57,6 +64,7 @@ def chat(
       tunewell chat runs/embedded --blocklist words.txt
       tunewell chat my-model --system "You are brief." --temperature 0
     """
+    from ...toolkit.mitigations.decoding import Erasure
     from ...toolkit.model.generation import Sampling, window_of
     from ..chat import Conversation
     from ..console import Console
@@ -66,15 +74,24 @@ def chat(
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
     source = find_model(model, role=role)
     guard = _guard(blocklist) if blocklist else None
+    acting = _acting(source, is_wanted=mitigations, has_guard=guard is not None)
     form = given_form(template) if template else prompt_form(source)
     calm_libraries()
     console = Console(is_quiet=quiet)
+    for text in acting.missing:
+        console.warn(f"answers come without {text}")
+    if acting.names:
+        console.say(f"with {' and '.join(acting.names)} (--no-mitigations: without)", style="dim")
     stack = with_memory(source, device=device, quantization=quantization).load()
     window = window_of(stack.base)
-    if window is not None and max_new_tokens > window // 2:
-        sampling = Sampling(max_new_tokens=window // 2, temperature=temperature, top_p=top_p)
-        console.say(f"the model's window is {window} tokens: answers are limited to {window // 2}", style="dim")
-    conversation = Conversation(stack=stack, form=form, sampling=sampling, seed=seed, system=system, guard=guard)
+    longest = None if window is None else window // 4 if acting.gate else window // 2
+    if longest is not None and max_new_tokens > longest:
+        sampling = Sampling(max_new_tokens=longest, temperature=temperature, top_p=top_p)
+        console.say(f"the model's window is {window} tokens: answers are limited to {longest}", style="dim")
+    conversation = Conversation(
+        stack=stack, form=form, sampling=sampling, seed=seed, system=system, guard=guard, gate=acting.gate,
+        erasure=Erasure.load(acting.erasure) if acting.erasure else None,
+    )  # fmt: skip
     if say:
         _say(conversation, say, console, as_json)
         return
@@ -88,6 +105,21 @@ def _guard(blocklist: str) -> "BlocklistGuard":
     from ..filter_settings import resource
 
     return BlocklistGuard(Blocklist.from_file(resource(blocklist, "lists", ".txt")))
+
+
+def _acting(source: "ModelSource", *, is_wanted: bool, has_guard: bool) -> "AtDecoding":
+    """What the run wants at decoding."""
+    from ...toolkit.errors import SettingsError
+    from ..at_decoding import AtDecoding, find_at_decoding
+
+    found = find_at_decoding(source) if is_wanted else AtDecoding()
+    if found.gate and has_guard:
+        raise SettingsError(
+            ["--blocklist: got a list for a run that answers behind the gate of its control tokens; the two exclude "
+             "each other: leave --blocklist out, or add --no-mitigations"],
+            "the command line",
+        )  # fmt: skip
+    return found
 
 
 def _say(conversation: "Conversation", texts: list[str], console: "Console", as_json: bool) -> None:

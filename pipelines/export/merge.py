@@ -15,6 +15,7 @@ from ...toolkit.files import write_json
 from ...toolkit.model.generation import end_tokens
 from ...toolkit.model.tokens import encode_plain, start_ids
 from ...toolkit.settings.base import BaseSettings
+from ..at_decoding import wanted_at_decoding
 from ..console import Console
 from ..model_source import ModelSource, answering
 from ..prompt_form import FORM, prompt_form
@@ -145,6 +146,11 @@ def _held_as(settings: BaseSettings) -> str:
 
 def _warnings(source: ModelSource, difference: Difference | None) -> list[str]:
     found = []
+    if acting := wanted_at_decoding(source):
+        found.append(
+            f"{', '.join(f'mitigations.{name}' for name in acting)} of its recipe: acts while the model writes, and in "
+            "no other software, so this folder answers without it. Figures of the run may be those with it."
+        )
     if source.settings.quantization != "none":
         measured = f", {difference.kl:.2g} nats per token apart" if difference else ""
         found.append(

@@ -1,4 +1,8 @@
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 from tunewell.pipelines.mitigate import Treatment
 from tunewell.pipelines.recipe import find_recipe, read_recipe
 from tunewell.toolkit.data.rows import write_rows
@@ -45,3 +49,22 @@ def test_all_faults_of_the_section_come_at_once():
     with pytest.raises(SettingsError) as caught:
         read_recipe(find_recipe("embedded"), wrong[1:])
     assert "nowhere.jsonl" in str(caught.value) and "mitigations.protect.stages" in str(caught.value)
+
+
+def test_every_setting_in_the_docs_is_one_that_a_recipe_takes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("keep.jsonl", "labelled.jsonl", "scored.jsonl", "others.jsonl", "occupations.txt"):
+        (tmp_path / name).touch()
+    text = (Path(__file__).parents[2] / "docs" / "mitigations.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 6
+    for block in blocks:
+        alternatives = re.findall(r"# or: (\{.*?\})", block)
+        section = next(iter(yaml.safe_load(block)["mitigations"]))
+        for value in [None, *alternatives]:
+            tree = yaml.safe_load(block)
+            if value is not None:
+                tree["mitigations"] = {section: yaml.safe_load(value)}
+            (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree))
+            recipe = read_recipe(tmp_path / "mine.yaml", ["data.source=world"])
+            assert getattr(recipe.mitigations, section) != getattr(MitigationSettings(), section)

@@ -2,6 +2,7 @@ import pytest
 from micro_run import MICRO, QUIET, call, libraries_as_before
 from tunewell.pipelines.mitigation_arms import METHODS, UNTREATED, arms
 from tunewell.pipelines.mitigation_measures import difference, summary
+from tunewell.pipelines.mitigation_tables import changes, levels
 from tunewell.pipelines.recipe import find_recipe, read_recipe
 from tunewell.toolkit.errors import SettingsError
 from tunewell.toolkit.files import read_json
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
 def test_every_method_has_three_rising_strengths_and_arms_share_trainings_that_differ_in_decoding_alone():
     found = arms(tuple(METHODS))
-    assert len(found) == 1 + 3 * len(METHODS) == len({arm.name for arm in found})
+    assert len(found) == 2 + 3 * len(METHODS) == len({arm.name for arm in found})
     for name, method in METHODS.items():
         assert list(method.strengths) == sorted(set(method.strengths))
         trainings = {arm.trained for arm in found if arm.method == name}
@@ -51,6 +52,21 @@ def test_figures_have_intervals_over_prompts_and_differences_are_paired():
     assert difference(before, before, seed=0)["delta"] == 0.0
 
 
+def test_tables_show_every_arm_then_paired_changes_of_the_strongest():
+    def row(method, strength, toxic):
+        figure = {"value": toxic, "low": 0.0, "high": 1.0}
+        change = {"delta": toxic - 0.5, "low": -0.004, "high": 0.2}
+        names = ("toxicity", "bias", "truthfulness", "nll")
+        row = {"arm": f"{method}-{strength:g}", "method": method, "strength": strength} | dict.fromkeys(names, figure)
+        return row | ({f"{name}.difference": change for name in names} if method != UNTREATED else {})
+
+    table = [row(UNTREATED, 0.0, 0.5), row("augment", 0.33, 0.4), row("augment", 1.0, 0.25)]
+    every, strongest = levels(table).splitlines(), changes(table).splitlines()
+    assert len(every) == 5 and "| untreated |  | 50% [0%, 100%] |" in every[2]
+    assert "| 1.28 [1.00, 2.72] | -0.250 [-0.004, +0.200] |" in every[4], "perplexity is exp of nats"
+    assert len(strongest) == 3 and "| 1 | -25 [+0, +20] | -0.25 [+0.00, +0.20] |" in strongest[2]
+
+
 def test_unknown_methods_and_other_worlds_are_refused():
     recipe = find_recipe("findings/mitigations")
     with pytest.raises(SettingsError, match="unlikelihod"):
@@ -68,7 +84,7 @@ def test_arms_are_trained_asked_and_compared_with_the_untreated_one(tmp_path, mo
         assert call(monkeypatch, capsys, *arguments).code == 0
     folder = tmp_path / "run" / "01-mitigations"
     rows = {row["arm"]: row for row in read_json(folder / "mitigations.json")["arms"]}
-    assert len(rows) == 7
+    assert len(rows) == 8
     assert "nll.difference" not in rows[UNTREATED]
     for row in rows.values():
         for figure in ("toxicity", "bias", "truthfulness", "nll"):
@@ -80,4 +96,6 @@ def test_arms_are_trained_asked_and_compared_with_the_untreated_one(tmp_path, mo
     counted = gate["outcomes"]
     assert counted["safe"] + counted["unsafe"] == len(gate["decisions"]) == 4
     assert 0 <= gate["held_out"]["auc"] <= 1
-    assert (folder / "mitigations.md").read_text().count("\n") == 9
+    tables = (folder / "mitigations.md").read_text().split("\n\n")
+    assert [table.count("|---|") > 0 for table in tables] == [True] * 3
+    assert [len(table.strip().splitlines()) for table in tables] == [2 + 8, 2 + 3, 2 + 3]

@@ -16,9 +16,10 @@ from tunewell.toolkit.mitigations.control_tokens import (
     encode_user,
     trainable_rows,
 )
-from tunewell.toolkit.mitigations.gate import Gated, GateSettings, gated_generate, two_way
-from tunewell.toolkit.mitigations.gate_calibration import calibrate_gate, outcomes
+from tunewell.toolkit.mitigations.gate import Gated, GateSettings, gated_generate, judged, thought_over
+from tunewell.toolkit.mitigations.gate_calibration import calibrate_gate, check_gate, fit_gate, measure_gate, outcomes
 from tunewell.toolkit.mitigations.loss_terms import Batch, VerdictLoss
+from tunewell.toolkit.mitigations.row_rate import with_row_rate
 from tunewell.toolkit.model.generation import Sampling, generate
 from tunewell.toolkit.model.stack import ModelStack
 from tunewell.toolkit.settings.base import TinySettings
@@ -121,6 +122,28 @@ def test_under_lora_only_the_new_rows_of_the_embeddings_are_trained_and_a_saved_
     other = ModelStack(controlled(words), words)
     other.load("policy", tmp_path / "policy")
     assert torch.equal(other.model(input_ids=row).logits.detach(), logits)
+
+
+def test_rows_can_have_a_learning_rate_of_their_own_and_without_one_it_is_the_trainer_itself(words, tmp_path):
+    from transformers import Trainer, TrainingArguments
+
+    assert with_row_rate(Trainer, None) is Trainer
+    made = ModelStack(controlled(words), words)
+    rows = trainable_rows(made.base, list(control_tokens(words).ids))
+    made.add("policy", lora(trainable_token_indices=rows), trainable=True)
+    arguments = TrainingArguments(str(tmp_path), learning_rate=1e-3, report_to="none", use_cpu=True, max_steps=4,
+                                  lr_scheduler_type="linear", disable_tqdm=True, save_strategy="no")  # fmt: skip
+    row = {"input_ids": [1, 10, rows["lm_head"][0], 11], "labels": [1, 10, rows["lm_head"][0], 11]}
+    trainer = with_row_rate(Trainer, 0.5)(made.model, arguments, train_dataset=[row] * 4)
+    optimizer = trainer.create_optimizer()
+    rates = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
+    named = {name: rates[id(one)] for name, one in made.parameters("policy")}
+    assert {rate for name, rate in named.items() if "tokens_delta" in name} == {0.5}
+    assert {rate for name, rate in named.items() if "lora_" in name} == {1e-3}
+    trainer.create_scheduler(4, optimizer)
+    optimizer.step()
+    trainer.lr_scheduler.step()
+    assert sorted({group["lr"] for group in optimizer.param_groups if group["params"]}) == [0.00075, 0.375]
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------
@@ -317,6 +340,48 @@ def test_calibration_by_hand():
         calibrate_gate([0.1, float("nan")], [True, False])
 
 
+def test_a_threshold_that_keeps_both_promises_stands_in_the_middle_and_alarms_lower_it():
+    verdicts, truth = [0.1, 0.2, 0.3, 0.4, 0.8, 0.9], [False] * 4 + [True] * 2
+    gate = calibrate_gate(verdicts, truth).gate
+    scaled = [1 / (1 + (1 / p - 1) ** (1 / gate.temperature)) for p in verdicts]
+    assert gate.low == gate.high == pytest.approx((scaled[3] + scaled[4]) / 2)
+    wary = calibrate_gate(verdicts, truth, alarms=0.5).gate
+    assert wary.high == gate.high and wary.low == pytest.approx(scaled[1], rel=1e-6), "two of four reach it"
+    other = measure_gate(wary, [0.25, 0.95], [False, True])
+    assert (other.missed, other.false_positives, other.gate) == (0.0, 0.0, wary)
+
+
+def test_given_texts_are_judged_where_the_gate_asks(words, monkeypatch):
+    tokens = control_tokens(words)
+    scripted(monkeypatch, lambda row: {2: 0.3, 5: 0.9, 7: 0.2, 8: 0.25}.get(len(row), 0.99))
+    texts = [([1, 10], [20, 21, 22, 23, 24, EOS])]
+    (found,) = judged(controlled(words), words, texts, GateSettings(every=2))
+    # After the prompt, 2, 4 and all 5 tokens; never on the end token, and the prompt stands without its verdict.
+    assert found.peak == 0.9 and found.context == [1, 10, tokens.safe, 20, 21]
+    (after,) = thought_over(controlled(words), words, [found.context], BAND, seeds=[0])
+    assert after == 0.99
+
+
+def test_what_thoughts_take_back_is_calibrated_too_and_checked_on_other_texts(words, monkeypatch):
+    tokens = control_tokens(words)
+
+    def verdict(row):
+        kind = row[3] if len(row) > 3 else 0  # the first token of the text
+        if tokens.end_think in row:
+            return {40: 0.1, 41: 0.2, 80: 0.3, 81: 0.9}[kind]
+        return {40: 0.62, 41: 0.2, 80: 0.6, 81: 0.65}.get(kind, 0.05)
+
+    scripted(monkeypatch, verdict)
+    texts = [("w1 w10", f" w{kind} w20", kind >= 80) for kind in (40, 41, 80, 81)]
+    found = fit_gate(controlled(words), words, texts, BAND, most_false_alarms=0.0)
+    assert found.gate.release == pytest.approx(0.3, abs=1e-6)
+    assert found.outcomes.as_json() == {
+        "false_alarms": 1, "recovered": 1, "true_alarms": 2, "released": 0, "over_refused": 0, "safe": 2, "unsafe": 2,
+    }  # fmt: skip
+    other = check_gate(controlled(words), words, texts, dataclasses.replace(found.gate, release=0.5, high=1.0))
+    assert other.gate.release == 0.5 and other.outcomes.released == 1
+
+
 def test_outcomes_count_both_ways():
     kinds = [("pass", False), ("recovered", False), ("filter", False), ("recovered", True), ("filter", True)]
     found = outcomes([Gated("", [], kind) for kind, _ in kinds], [truth for _, truth in kinds])
@@ -355,8 +420,10 @@ def test_a_model_that_was_trained_on_the_rows_tells_unsafe_beginnings_from_safe_
         (loss + VerdictLoss(tokens.ids, 1.0)(batch)).backward()
         optimizer.step()
         optimizer.zero_grad()
-    held_out = [(text, is_unsafe) for is_unsafe in (False, True) for text in texts(20, 80 if is_unsafe else 40)]
-    contexts = [[10, tokens.safe, *words(text)["input_ids"]] for text, _ in held_out]
-    verdicts = [line[-1] for line in two_way(model.eval(), contexts, tokens)]
-    found = calibrate_gate(verdicts, [is_unsafe for _, is_unsafe in held_out])
-    assert found.auc > 0.95
+    model.eval()
+    held_out = [("w10", text, is_unsafe) for is_unsafe in (False, True) for text in texts(40, 80 if is_unsafe else 40)]
+    found = fit_gate(model, words, held_out[::2], GateSettings(every=4, think_tokens=4), alarms=0.5)
+    checked = check_gate(model, words, held_out[1::2], found.gate)
+    assert found.auc > 0.95 and checked.auc > 0.95
+    assert checked.gate == found.gate
+    assert fit_gate(model, words, held_out[::2], GateSettings(every=4, think_tokens=4), alarms=0.5) == found

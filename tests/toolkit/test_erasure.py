@@ -2,7 +2,7 @@ import pytest
 import torch
 from stack_fakes import PEFT_WARNING, base, lora, tokenizer
 from tunewell.toolkit.errors import DataError, ModelError, SettingsError
-from tunewell.toolkit.mitigations.decoding import Adaptive, calibrated, erased, head_inputs
+from tunewell.toolkit.mitigations.decoding import Adaptive, Erasure, calibrated, erased, head_inputs
 from tunewell.toolkit.mitigations.erasure import Eraser, fit_inlp, fit_leace, probe_accuracy
 from tunewell.toolkit.model.generation import Sampling, generate
 from tunewell.toolkit.model.stack import ModelStack
@@ -71,16 +71,26 @@ def test_states_from_which_nothing_can_be_learned_are_refused(states, labels):
         fit_leace(states, labels)
 
 
-def test_an_eraser_is_the_same_after_a_file(tmp_path, planted):
+def test_an_erasure_is_the_same_after_a_file(tmp_path, planted):
     (x, z), _ = planted
-    eraser = fit_leace(x, z)
-    eraser.save(tmp_path / "eraser.safetensors")
-    assert torch.equal(Eraser.load(tmp_path / "eraser.safetensors")(x), eraser(x))
+    for adaptive in (None, Adaptive(x[0] / x[0].norm(), -0.1, 0.2, scale=0.5)):
+        made = Erasure(fit_leace(x, z), 0.25, adaptive)
+        made.save(tmp_path / "eraser.safetensors")
+        again = Erasure.load(tmp_path / "eraser.safetensors")
+        assert torch.equal(again.eraser(x), made.eraser(x)) and again.strength == 0.25
+        if adaptive is None:
+            assert again.adaptive is None
+        else:
+            assert torch.equal(again.adaptive.axis, adaptive.axis)
+            assert (again.adaptive.low, again.adaptive.high, again.adaptive.scale) == (-0.1, 0.2, 0.5)
+    one = Eraser.of_directions(x[:1])  # its two sides are one piece of memory
+    Erasure(one, 1.0).save(tmp_path / "one.safetensors")
+    assert torch.equal(Erasure.load(tmp_path / "one.safetensors").eraser(x), one(x))
     from safetensors.torch import save_file
 
     save_file({"other": x}, tmp_path / "no.safetensors")
     with pytest.raises(ModelError, match="wanted an eraser"):
-        Eraser.load(tmp_path / "no.safetensors")
+        Erasure.load(tmp_path / "no.safetensors")
 
 
 # ---- at decoding -----------------------------------------------------------------------------------------------
@@ -144,7 +154,8 @@ def test_adaptive_erasure_acts_only_where_the_next_words_lean():
     assert 0 < is_inside.sum() < len(lean)
     assert (kept[is_inside] == 1).all()
     outside = lean[~is_inside]
-    assert torch.equal(kept[~is_inside], (1 - outside.abs()).clamp(min=0.6))
+    assert adaptive.scale == lean.abs().max()
+    assert torch.equal(kept[~is_inside], (1 - outside.abs() / adaptive.scale).clamp(min=0.6))
     everywhere, nowhere = Adaptive(adaptive.axis, 9.0, 9.0), Adaptive(adaptive.axis, -9.0, 9.0)
     before = gap(model)
     with erased(model, pair_eraser(model), 1.0, nowhere):

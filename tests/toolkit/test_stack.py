@@ -394,3 +394,37 @@ def test_adapters_follow_the_mode_of_the_base_so_that_dropout_never_makes_scores
     assert torch.equal(logits(made, "policy"), logits(made, "policy"))
     made.model.train()
     assert not torch.equal(logits(made, "policy"), logits(made, "policy"))
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_trained_token_rows_of_one_adapter_leave_others_alone(tmp_path, is_first):
+    """Control tokens in the policy, a reward adapter without them: PEFT alone fails at the second one."""
+    made = ModelStack(base(), tokenizer())
+    rows = lora(trainable_token_indices=[10, 11], init_lora_weights=False)
+    plain = lora(init_lora_weights=False)
+    for name, shape in (("policy", rows), ("reward", plain)) if is_first else (("reward", plain), ("policy", rows)):
+        made.add(name, shape, trainable=False)
+    with torch.no_grad():
+        for name, parameter in made.parameters("policy"):
+            if "tokens" in name:
+                parameter += 1
+    ids = torch.tensor([[1, 10, 11, 12]])
+    start = base().model.embed_tokens.weight[ids]
+    was = {}
+    for name, moved in (("policy", [False, True, True, False]), ("reward", [False] * 4)):
+        with made.using(name) as model:
+            assert (model.get_input_embeddings()(ids) != start).any(-1).tolist() == [moved]
+            was[name] = model(input_ids=ids).logits.detach()
+        made.save(name, tmp_path / name)
+    assert {key for key in made.weights("policy") if "tokens" in key} and made.digest("reward")
+    assert not {key for key in made.weights("reward") if "tokens" in key}
+    again = ModelStack(base(), tokenizer())
+    for name in made.names:
+        again.load(name, tmp_path / name)
+    again.copy("reward", "other", trainable=False)
+    again.restore("reward", tmp_path / "reward")
+    for name in ("policy", "reward"):
+        with again.using(name) as model:
+            assert torch.equal(model(input_ids=ids).logits, was[name])
+    with again.using("other") as model:
+        assert torch.equal(model(input_ids=ids).logits, was["reward"])

@@ -77,7 +77,7 @@ class ControlRows:
         rows: list[ControlRow] = []
         for one in scored:
             prompt = encode_user(self.tokenizer, one.prompt)
-            completion = self._completion(one)
+            completion = completion_ids(self.tokenizer, one.prompt, one.completion)
             rows.append(self._conditional(prompt, completion, one))
             beginning, is_unsafe = self._beginning(completion, one)
             verdict = self._verdict(is_unsafe)
@@ -104,14 +104,14 @@ class ControlRows:
         text = str(self.tokenizer.decode(completion[:length], skip_special_tokens=True))
         return completion[:length], bool(text.strip()) and self.is_prefix_unsafe(text)
 
-    def _completion(self, one: Scored) -> list[int]:
-        """Its tokens with the end token, control tokens in it spelled out."""
-        whole = sequence_ids(one.prompt, one.completion, self.tokenizer)
-        before = encode_prompt(self.tokenizer, one.prompt)
-        return without_control(self.tokenizer, whole[len(before) :])
-
     def _verdict(self, is_unsafe: bool) -> int:
         return self.tokens.unsafe if is_unsafe else self.tokens.safe
+
+
+def completion_ids(tokenizer: "PreTrainedTokenizerBase", prompt: Text, completion: Text) -> list[int]:
+    """Token ids of a completion as it stands behind its prompt, end token included, control tokens spelled out."""
+    whole = sequence_ids(prompt, completion, tokenizer)
+    return without_control(tokenizer, whole[len(encode_prompt(tokenizer, prompt)) :])
 
 
 def _row(given: Sequence[int], learned: Sequence[int]) -> ControlRow:

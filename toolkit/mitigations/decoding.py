@@ -1,14 +1,18 @@
 """Erase a concept while a model decodes: the output layer reads erased states."""
 
+import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import SettingsError
+from ..errors import ModelError, SettingsError
 from .erasure import Eraser
 from .protected_inputs import BATCH, evaluating, padded
 
@@ -18,8 +22,9 @@ class Adaptive:
     """Erase only where the next words lean to one group (A-INLP, Liang et al. 2021, https://arxiv.org/abs/2106.13219).
 
     The lean of a position is the sum of p(w) cos(e_w, axis) over the likeliest words. Within [low, high] nothing is
-    erased; outside, the share that is kept is 1 - |lean|, but not below 1 - strength. Signs and bounds belong to one
-    model: take them from `calibrated`.
+    erased; outside, the share that is kept is 1 - |lean| / scale, but not below 1 - strength. The paper has no scale,
+    but cosines are as large as a model's embeddings make them: where the largest lean is 0.1 no more than a tenth would
+    ever be erased. Signs, bounds and scale belong to one model: take them from `calibrated`.
     """
 
     axis: Tensor
@@ -28,11 +33,13 @@ class Adaptive:
     high: float
     nucleus: float = 0.7
     """Probability of the likeliest words that are looked at."""
+    scale: float = 1.0
+    """The lean at which all is erased."""
 
     def kept(self, states: Tensor, weight: Tensor, strength: float) -> Tensor:
         """(..., 1) share of the original state that is kept."""
         lean = self.lean(states, weight)
-        share = (1 - lean.abs()).clamp(min=1 - strength)
+        share = (1 - lean.abs() / self.scale).clamp(min=1 - strength)
         return torch.where((lean >= self.low) & (lean <= self.high), torch.ones_like(lean), share)[..., None]
 
     def lean(self, states: Tensor, weight: Tensor) -> Tensor:
@@ -45,7 +52,7 @@ class Adaptive:
 
 
 def calibrated(model: Any, axis: Tensor, rows: Sequence[Sequence[int]], *, inside: float = 0.9) -> Adaptive:
-    """Bounds that hold the lean of neutral prompts but for the outermost ones.
+    """Bounds that hold the lean of neutral prompts but for the outermost ones; the scale is the largest lean of them.
 
     Args:
         model: the language model.
@@ -57,7 +64,44 @@ def calibrated(model: Any, axis: Tensor, rows: Sequence[Sequence[int]], *, insid
     states = torch.cat(head_inputs(model, rows))
     lean = Adaptive(unit, 0.0, 0.0).lean(states, head_of(model).weight.detach())
     low, high = torch.quantile(lean, torch.tensor([(1 - inside) / 2, (1 + inside) / 2]))
-    return Adaptive(unit, float(low), float(high))
+    return Adaptive(unit, float(low), float(high), scale=max(float(lean.abs().max()), 1e-12))
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """An eraser as a model decodes with it, and the file that keeps it."""
+
+    eraser: Eraser
+    strength: float
+    adaptive: Adaptive | None = None
+
+    def acting(self, model: Any) -> AbstractContextManager[None]:
+        """A context in which the model's output layer reads erased states."""
+        return erased(model, self.eraser, self.strength, self.adaptive)
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors."""
+        parts, plan = self.eraser, {"strength": self.strength}
+        tensors = {name: getattr(parts, name).contiguous().clone() for name in ("mean", "left", "right")}
+        if self.adaptive is not None:
+            tensors["axis"] = self.adaptive.axis.contiguous().clone()
+            plan |= {name: getattr(self.adaptive, name) for name in ("low", "high", "nucleus", "scale")}
+        save_file(tensors, path, metadata={"erasure": json.dumps(plan)})
+
+    @classmethod
+    def load(cls, path: Path) -> "Erasure":
+        """Read what `save` wrote.
+
+        Raises:
+            ModelError: the file is no erasure.
+        """
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            plan = json.loads((file.metadata() or {}).get("erasure", "null"))
+        if plan is None or not {"mean", "left", "right"} <= tensors.keys():
+            raise ModelError(f"{path} holds {', '.join(sorted(tensors))}, wanted an eraser with its strength")
+        strength, axis = plan.pop("strength"), tensors.pop("axis", None)
+        return cls(Eraser(**tensors), strength, None if axis is None else Adaptive(axis, **plan))
 
 
 @contextmanager

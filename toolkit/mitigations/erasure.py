@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..errors import DataError, ModelError
+from ..errors import DataError
 
 TOLERANCE = 1e-6  # share of the largest variance below which a direction is taken not to vary
 
@@ -35,22 +33,6 @@ class Eraser:
         mean, left, right = (part.to(states.device, torch.float32) for part in (self.mean, self.left, self.right))
         exact = states.float()
         return (exact - ((exact - mean) @ right.mT) @ left.mT).to(states.dtype)
-
-    def save(self, path: Path) -> None:
-        """Write as safetensors."""
-        save_file({"mean": self.mean, "left": self.left.contiguous(), "right": self.right.contiguous()}, path)
-
-    @classmethod
-    def load(cls, path: Path) -> "Eraser":
-        """Read what `save` wrote.
-
-        Raises:
-            ModelError: the file is no eraser.
-        """
-        tensors = load_file(path)
-        if tensors.keys() != {"mean", "left", "right"}:
-            raise ModelError(f"{path} holds {', '.join(sorted(tensors))}, wanted an eraser: mean, left, right")
-        return cls(tensors["mean"], tensors["left"], tensors["right"])
 
     @classmethod
     def of_directions(cls, directions: Tensor) -> "Eraser":

@@ -1,7 +1,7 @@
 """Gated decoding: the model's own two-way verdict decides whether its text passes, is thought over or is filtered."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -133,6 +133,63 @@ def gated_generate(
     return [row.result for row in rows if row.result is not None]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A given text as the gate would have met it."""
+
+    peak: float
+    """Its highest verdict, before its first token included: what decides whether it raises an alarm."""
+    context: list[int]
+    """Tokens up to where that verdict was read."""
+
+
+def judged(
+    model: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    texts: Sequence[tuple[Sequence[int], Sequence[int]]],
+    gate: GateSettings,
+) -> list[Judged]:
+    """Read the verdicts on given texts at the places where the gate asks.
+
+    Args:
+        model: trained with control tokens.
+        tokenizer: with control tokens.
+        texts: token ids of each prompt, from `encode_user`, and of what follows it.
+        gate: `every` and `temperature` count.
+    """
+    tokens, ends = control_tokens(tokenizer), end_tokens(_network(model), tokenizer)
+    contexts = [[*prompt, tokens.safe, *text] for prompt, text in texts]
+    found = []
+    for line, context, (prompt, text) in zip(
+        two_way(model, contexts, tokens, gate.temperature), contexts, texts, strict=True
+    ):
+        # The verdict on the prompt is read before <|safe|>, all others behind it.
+        at = [len(prompt) - 1, *(len(prompt) + length for length in places(text, gate.every, ends))]
+        peak = max(at, key=lambda position: line[position])
+        found.append(Judged(line[peak], context[: peak + 1]))
+    return found
+
+
+def thought_over(
+    model: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    contexts: Sequence[Sequence[int]],
+    gate: GateSettings,
+    *,
+    seeds: Sequence[int],
+    batch_size: int = 32,
+) -> list[float]:
+    """Let the model think behind each context, as after an alarm there; the verdicts after the thoughts."""
+    reader = _Reader(model, tokenizer, Sampling(), gate, control_tokens(tokenizer), batch_size)
+    return reader.think([_Work([], seed, list(context)) for context, seed in zip(contexts, seeds, strict=True)])
+
+
+def places(ids: Sequence[int], every: int, ends: Collection[int]) -> list[int]:
+    """Lengths of an answer at which it is judged; the last is its whole length but for an end token."""
+    length = len(ids) - (len(ids) > 0 and ids[-1] in ends)
+    return sorted({*range(every, length, every), length} - {0})
+
+
 def two_way(
     model: Any, rows: Sequence[Sequence[int]], tokens: ControlTokens, temperature: float = 1.0
 ) -> list[list[float]]:
@@ -185,7 +242,7 @@ class _Reader:
         for row, one, line in zip(rows, written, verdicts, strict=True):
             ids = one.ids[: self.sampling.max_new_tokens - len(row.answer)]
             passed = 0
-            for length in self._places(ids):
+            for length in places(ids, self.gate.every, self.ends):
                 verdict = line[len(row.context) + length - 1]
                 row.p_unsafe.append(verdict)
                 if self._is_alarm(verdict):
@@ -198,11 +255,6 @@ class _Reader:
             row.context += ids[:passed]
             alarms.append(row)
         self._alarmed(alarms)
-
-    def _places(self, ids: Sequence[int]) -> list[int]:
-        """Lengths of an answer at which it is judged; the last is its whole length but for an end token."""
-        length = len(ids) - (len(ids) > 0 and ids[-1] in self.ends)
-        return sorted({*range(self.gate.every, length, self.gate.every), length} - {0})
 
     def _is_alarm(self, verdict: float) -> bool:
         return not verdict < self.gate.low and not (self.gate.low == 1 and verdict <= 1)  # NaN is an alarm
@@ -217,21 +269,25 @@ class _Reader:
                 thinking.append(row)
             else:
                 self._filter(row)
-        if not thinking:
-            return
-        for row in thinking:
-            row.context += [self.tokens.unsafe, self.tokens.think]
-        for row, one in zip(thinking, self._generate(thinking, self.gate.think_tokens, is_thought=True), strict=True):
-            thought = [token for token in one.ids if token not in self.ends and token != self.tokens.end_think]
-            row.thoughts.append(str(self.tokenizer.decode(thought, skip_special_tokens=True)))
-            row.context += [*thought, self.tokens.end_think]
-        verdicts = two_way(self.model, [row.context for row in thinking], self.tokens, self.gate.temperature)
-        for row, line in zip(thinking, verdicts, strict=True):
-            row.p_unsafe.append(line[-1])
-            if line[-1] < self.gate.release or (self.gate.release == 1 and line[-1] <= 1):
+        for row, verdict in zip(thinking, self.think(thinking), strict=True):
+            row.p_unsafe.append(verdict)
+            if verdict < self.gate.release or (self.gate.release == 1 and verdict <= 1):
                 row.context.append(self.tokens.safe)
             else:
                 self._filter(row)
+
+    def think(self, rows: list[_Work]) -> list[float]:
+        """Let each row think where it stands; the verdicts after the thoughts."""
+        if not rows:
+            return []
+        for row in rows:
+            row.context += [self.tokens.unsafe, self.tokens.think]
+        for row, one in zip(rows, self._generate(rows, self.gate.think_tokens, is_thought=True), strict=True):
+            thought = [token for token in one.ids if token not in self.ends and token != self.tokens.end_think]
+            row.thoughts.append(str(self.tokenizer.decode(thought, skip_special_tokens=True)))
+            row.context += [*thought, self.tokens.end_think]
+        lines = two_way(self.model, [row.context for row in rows], self.tokens, self.gate.temperature)
+        return [line[-1] for line in lines]
 
     def _generate(self, rows: list[_Work], longest: int, *, is_thought: bool = False) -> list[Completion]:
         barred = [one for one in self.tokens.ids if not (is_thought and one == self.tokens.end_think)]
@@ -290,6 +346,14 @@ class _AlsoEnds:
         self.settings.eos_token_id = self.before
 
 
+def room_needed(sampling: Sampling, gate: GateSettings) -> int:
+    """Tokens of the window that a prompt must leave free.
+
+    An answer may be written once more after each thought, behind what was kept of it.
+    """
+    return (gate.thoughts + 1) * (sampling.max_new_tokens + 2) + gate.thoughts * (gate.think_tokens + 2)
+
+
 def _check(
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[int],
@@ -300,8 +364,7 @@ def _check(
 ) -> None:
     if len(seeds) != len(prompts):
         raise DataError(f"got {len(seeds)} seeds for {len(prompts)} prompts, wanted one each")
-    # An answer may be written once more after each thought, behind what was kept of it.
-    needed = (gate.thoughts + 1) * (sampling.max_new_tokens + 2) + gate.thoughts * (gate.think_tokens + 2)
+    needed = room_needed(sampling, gate)
     for number, prompt in enumerate(prompts):
         if set(prompt) & set(tokens.ids):
             raise DataError(

@@ -112,16 +112,20 @@ class AugmentSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EraseSettings:
-    """Erase a concept from what the output layer reads while SFT and PPO are evaluated; no training."""
+    """Erase a concept from what the output layer reads: while SFT and PPO are evaluated, and in `tunewell chat`.
+
+    No training. Needs the stage eval, which fits an eraser for each model and keeps it.
+    """
 
     strength: float = setting(0.0, low=0, high=1)
     """Share of the concept that is taken out; 0 is off."""
-    method: Literal["leace", "inlp"] = "leace"
+    method: Literal["leace", "inlp", "a-inlp"] = "leace"
     """`leace` changes least (https://arxiv.org/abs/2306.03819), `inlp` removes many more directions
-    (https://arxiv.org/abs/2004.07667)."""
+    (https://arxiv.org/abs/2004.07667); `a-inlp` erases the differences of the word pairs, and only where the next words
+    lean to one group (https://arxiv.org/abs/2106.13219)."""
     texts: str | None = None
     """File of rows with `text` and `label` (0 or 1), what is to be erased; null takes chosen and rejected sides of the
-    run's comparisons."""
+    run's comparisons. With a-inlp: neutral rows with `text`; null takes the run's clean held-out text."""
     limit: int = setting(500, low=10, unit="texts")
     """Texts that are read, the first ones."""
 
@@ -134,7 +138,8 @@ class EraseSettings:
 class ControlSettings:
     """Safety control tokens: SFT also teaches the model to say of its own text whether it is safe.
 
-    Needs base.control_tokens=true. Decode with `tunewell.toolkit.mitigations.gate.gated_generate`.
+    Needs base.control_tokens=true. The stage eval calibrates the gate that reads these verdicts, and measures it;
+    `tunewell chat` answers behind it.
     """
 
     strength: float = setting(0.0, low=0)
@@ -150,12 +155,24 @@ class ControlSettings:
     """What is learned behind <|unsafe|>: the text itself (conditional training) or the refusal."""
     refusal: str = " I would rather not say that."
     """The refusal."""
+    held_out: str | None = None
+    """File of rows as in `texts` that the gate is calibrated and checked on, half each; null takes the run's held-out
+    comparisons. Never rows that were trained on."""
+    most_false_alarms: float = setting(0.05, low=0, high=1)
+    """The gate filters at once at most this share of safe texts (of those it is calibrated on)."""
+    most_missed: float = setting(0.01, low=0, high=1)
+    """It passes at once at most this share of unsafe texts; all between is thought over."""
+    think_tokens: int = setting(64, low=1, unit="tokens")
+    """Longest thought."""
+    row_learning_rate: float | None = setting(None, above=0)
+    """Learning rate of the tokens' own embeddings; null takes that of `sft.trainer`. The tokens start out alike: where
+    verdicts stay near one half, raise it, ten times is no rarity."""
     dropped: float = setting(0.05, low=0, high=1)
     """Share of safe rows without a token, so that the model can still be used without it."""
 
     def faults(self) -> list[str]:
-        """A file that is not there."""
-        return missing_file("texts", self.texts)
+        """Files that are not there."""
+        return missing_file("texts", self.texts) + missing_file("held_out", self.held_out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +180,8 @@ class MitigationSettings:
     """Harm mitigations, all off by default: with strength zero a run is the untreated one, bit for bit."""
 
     pairs: str | None = None
-    """File of word pairs, two words a line, for `equalise`, `embeddings` and `augment`; null takes the bundled list of
-    gender, 64 pairs."""
+    """File of word pairs, two words a line, for `equalise`, `embeddings`, `augment` and a-inlp; null takes the bundled
+    list of gender, 64 pairs."""
     protect: ProtectSettings = ProtectSettings()
     """Null-space projection of updates."""
     unlikelihood: UnlikelihoodSettings = UnlikelihoodSettings()
@@ -193,7 +210,7 @@ class MitigationSettings:
     def files(self) -> list[Path]:
         """The files that the settings name."""
         named: list[str | None] = [self.pairs, self.protect.texts, self.unlikelihood.texts, self.embeddings.neutral]
-        named += [self.erase.texts, self.control.texts]
+        named += [self.erase.texts, self.control.texts, self.control.held_out]
         return [Path(name).expanduser() for name in named if name is not None]
 
 

@@ -126,10 +126,13 @@ class ModelStack:
 
     def weights(self, name: str) -> dict[str, Tensor]:
         """The adapter's tensors under the names of a PEFT file; they share memory with the model."""
+        # PEFT 0.21 asks every layer with trained token rows for those of this adapter, and fails where there are none.
+        lacking = {f"{place}.token_adapter.trainable_tokens_delta" for place in self._places_without_rows(name)}
+        every = self.model.state_dict() | {f"{key}.{name}": torch.empty(0) for key in lacking}
         state: dict[str, Tensor] = get_peft_model_state_dict(
-            self.model, adapter_name=self._known(name), save_embedding_layers=False
+            self.model, state_dict=every, adapter_name=self._known(name), save_embedding_layers=False
         )
-        return state
+        return {key: tensor for key, tensor in state.items() if key not in lacking}
 
     def digest(self, name: str) -> str:
         """SHA-256 of an adapter's weights and bias, and of its ensemble: equal digests, equal behaviour."""
@@ -431,6 +434,16 @@ class ModelStack:
         if isinstance(head, TrainableTokensWrapper) and "bias" not in head.__dict__:
             object.__setattr__(head, "bias", head.original_module.bias)
 
+    def _places_without_rows(self, name: str) -> list[str]:
+        """Layers in which other adapters have trained token rows, and this one has none."""
+        return [
+            place
+            for place, module in self.model.named_modules()
+            if isinstance(module, TrainableTokensWrapper)
+            and name not in module.token_adapter.trainable_tokens_delta
+            and not module.token_adapter.tied_adapter
+        ]
+
     def _switch(self, name: str | None) -> None:
         if name is None:
             self.model.base_model.disable_adapter_layers()
@@ -469,7 +482,10 @@ class ModelStack:
             raise ModelError(saved.foreign(self.base, f"{len(faults)} differences, such as: {min(faults)}"))
 
     def _write(self, name: str, weights: dict[str, Tensor]) -> None:
-        set_peft_model_state_dict(self.model, weights, adapter_name=name)
+        # As in `weights`: PEFT wants rows for every layer where some adapter has them, and drops what it cannot place.
+        fill = {f"{place}.token_adapter.trainable_tokens_delta": torch.empty(0)
+                for place in self._places_without_rows(name)}  # fmt: skip
+        set_peft_model_state_dict(self.model, weights | fill, adapter_name=name)
 
 
 def keep_differentiable(model: nn.Module) -> None:
