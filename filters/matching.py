@@ -13,8 +13,9 @@ from .characters import JOINERS, SPACELESS_SCRIPTS
 
 Place = tuple[int, int, int]  # start and end in a folded text, number of the pattern
 
-DFA_CHARACTERS = 200_000
-"Up to this many characters in all patterns the automaton is of the fastest kind, which takes about 150 bytes for each."
+DFA_CHARACTERS = 20_000
+"""Up to this many characters in all patterns the automaton is of the kind that is fastest while it fits the processor's
+cache: it takes about 150 bytes for each."""
 ASCII_WORD = frozenset(string.ascii_letters + string.digits)
 SPACELESS = re.compile(f"[{SPACELESS_SCRIPTS}]")
 

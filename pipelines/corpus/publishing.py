@@ -148,22 +148,18 @@ def _write_scores(
     import pyarrow as pa
     from pyarrow import parquet
 
-    segments, by = table["segment"].to_numpy(), table["by"].to_numpy()
-    filters = list(measures)
-    dropping = [None if number == KEPT else filters[number] for number in range(KEPT, len(filters))]
-    dropped_by = np.array(dropping, dtype=object)[by.astype(np.int64) - KEPT]
+    segments, by = table["segment"].to_numpy(), table["by"].to_numpy().astype(np.int32)
     is_kept = np.flatnonzero(by == KEPT)
-    for one in repeats:
-        dropped_by[is_kept[one.rows]] = one.name
-    lines = table["line"].to_numpy() + np.array([*lines_before, 0])[segments]
+    filters = [*measures, *(one.name for one in repeats)]
+    for number, one in enumerate(repeats, start=len(measures)):
+        by[is_kept[one.rows]] = number
     offsets = table["offset"].to_numpy()
-    is_placed = offsets != NO_OFFSET
     columns: dict[str, Any] = {
-        "file": pa.array(np.array(names, dtype=object)[segments] if len(segments) else [], pa.string()),
-        "line": pa.array(lines, pa.int64()),
-        "offset": pa.array(offsets, pa.int64(), mask=~is_placed),
-        "kept": pa.array([name is None for name in dropped_by.tolist()], pa.bool_()),
-        "filter": pa.array(dropped_by.tolist(), pa.string()),
+        "file": pa.DictionaryArray.from_arrays(segments, pa.array(names, pa.string())),
+        "line": pa.array(table["line"].to_numpy() + np.array([*lines_before, 0])[segments], pa.int64()),
+        "offset": pa.array(offsets, pa.int64(), mask=offsets == NO_OFFSET),
+        "kept": pa.array(by == KEPT),
+        "filter": pa.DictionaryArray.from_arrays(pa.array(by, mask=by == KEPT), pa.array(filters, pa.string())),
     }
     staged = set(table.column_names)
     for name, own in measures.items():
@@ -177,10 +173,13 @@ def _write_scores(
         similarity = np.full(len(by), np.nan)
         similarity[is_kept] = one.similarity
         columns[f"{one.name}.score"] = pa.array(similarity, pa.float64(), mask=np.isnan(similarity))
+    counted = {"line": "DELTA_BINARY_PACKED", "offset": "DELTA_BINARY_PACKED"}
     with atomic_writer(part(out, "scores", unit)) as file:
-        parquet.write_table(pa.table(columns), file, compression="zstd", compression_level=1)
-    stays = np.array([name is None for name in dropped_by.tolist()], dtype=np.bool_)
-    return _histograms(columns, stays, edges)
+        parquet.write_table(
+            pa.table(columns), file, compression="zstd", compression_level=1, column_encoding=counted,
+            use_dictionary=[name for name in columns if name not in counted],
+        )  # fmt: skip
+    return _histograms(columns, by == KEPT, edges)
 
 
 def _histograms(columns: Mapping[str, Any], stays: Any, edges: Edges) -> dict[str, dict[str, list[list[int]]]]:

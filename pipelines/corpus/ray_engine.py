@@ -1,6 +1,8 @@
 """The same tasks on a Ray cluster: workers are actors, and the tasks of one that is lost are done by another."""
 
 import logging
+import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,25 @@ MOST_LOSSES = 3
 "How often the same task may lose its worker before the run stops: it is then the task that kills."
 POLL = 1.0  # seconds between two looks at the cluster
 PATIENCE = 300.0
-"Seconds to wait for room on the cluster before the run stops."
+"Seconds to wait for a worker when the cluster has room for none, before the run stops."
+
+KNOCK = 10.0  # seconds
+
+
+class RayWorker(Worker):
+    """A worker that works where the run was started, and can say that it is ready.
+
+    Args:
+        plan: of the run.
+        folder: what the paths of the plan start from; all nodes have it.
+    """
+
+    def __init__(self, plan: Plan, folder: str) -> None:
+        os.chdir(folder)
+        super().__init__(plan)
+
+    def report_in(self) -> None:
+        """Return: that is all that has to be known."""
 
 
 class RayEngine:
@@ -32,54 +52,112 @@ class RayEngine:
     def __init__(self, plan: Plan, workers: int | None) -> None:
         import ray
 
-        self._ray: Any = ray
-        room: dict[str, float] = self._ray.cluster_resources()
-        self._gpus = 1 if plan.needs_model and room.get("GPU", 0) >= 1 else 0
-        most = int(room.get("GPU", 0) if self._gpus else room.get("CPU", 1))
+        room: dict[str, float] = ray.cluster_resources()
+        self.n_gpus = 1 if plan.needs_model and room.get("GPU", 0) >= 1 else 0
+        most = int(room.get("GPU", 0) if self.n_gpus else room.get("CPU", 1))
         self.n_workers = max(1, min(workers or most, len(plan.units)))
 
     def run(self, plan: Plan, tasks: Sequence[Task], progress: Progress) -> Iterator[Done]:
         """Do all tasks; those that a lost node takes with it are done by another."""
-        ray = self._ray
-        # The cluster decides about restarts too late for us: a lost actor is replaced here, its task given out again.
-        actor = ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=0)(Worker)
-        waiting = list(reversed(tasks))
-        losses: Counter[int] = Counter()
-        running: dict[Any, tuple[Task, Any]] = {}
-        idle = [actor.remote(plan) for _ in range(min(self.n_workers, len(tasks)))]
-        last = time.monotonic()
-        while waiting or running:
-            while waiting and idle:
-                worker, task = idle.pop(), waiting.pop()
-                running[worker.perform.remote(task)] = (task, worker)
-            ready, _ = ray.wait(list(running), num_returns=1, timeout=POLL)
-            if not ready and time.monotonic() - last > PATIENCE and not self._has_room():
-                raise RunError(f"no node of the Ray cluster has had a core for {PATIENCE:.0f} s: its nodes are lost")
-            for reference in ready:
-                last = time.monotonic()
-                task, worker = running.pop(reference)
-                try:
-                    done = ray.get(reference)
-                except ray.exceptions.RayTaskError as error:
-                    raise error.as_instanceof_cause() from error
-                except ray.exceptions.RayError as error:  # the worker, its node, or the way to it is gone
-                    losses[task.unit.number] += 1
-                    if losses[task.unit.number] > MOST_LOSSES:
-                        raise RunError(
-                            f"unit {task.unit.number} lost its Ray worker {MOST_LOSSES + 1} times ({error}). Most "
-                            "often a node ran out of memory: give a smaller --unit-mb, or fewer --workers."
-                        ) from error
-                    waiting.append(task)
-                    idle.append(actor.remote(plan))
-                    continue
-                idle.append(worker)
-                yield done
-        for worker in idle:
-            ray.kill(worker)
+        crew = _Crew(plan, min(self.n_workers, len(tasks)), self.n_gpus)
+        try:
+            yield from crew.do(tasks)
+        finally:
+            crew.dismiss()
 
-    def _has_room(self) -> bool:
-        nodes: list[dict[str, Any]] = self._ray.nodes()
-        return any(node["Alive"] and node["Resources"].get("CPU") for node in nodes)
+
+class _Crew:
+    """The actors of one run.
+
+    Only an actor that has reported in is given a task: one that replaces a lost actor may wait for room for ever, and
+    would keep its task from those that work.
+    """
+
+    def __init__(self, plan: Plan, size: int, n_gpus: int) -> None:
+        import ray
+
+        self._ray: Any = ray
+        self._plan = plan
+        # The cluster decides about restarts too late for us: a lost actor is replaced here.
+        self._actor = ray.remote(num_cpus=1, num_gpus=n_gpus, max_restarts=0)(RayWorker)
+        self._starting: dict[Any, Any] = {}
+        self._running: dict[Any, tuple[Task, Any]] = {}
+        self._idle: list[Any] = []
+        self._losses: Counter[int] = Counter()
+        self._failed_starts = 0
+        for _ in range(size):
+            self._hire()
+
+    def do(self, tasks: Sequence[Task]) -> Iterator[Done]:
+        """Do all tasks, in the order in which they are done."""
+        waiting = list(reversed(tasks))
+        last = time.monotonic()
+        while waiting or self._running:
+            while waiting and self._idle:
+                self._give(waiting.pop())
+            ready, _ = self._ray.wait([*self._running, *self._starting], num_returns=1, timeout=POLL)
+            if ready or self._running:
+                last = time.monotonic()
+            elif time.monotonic() - last > PATIENCE:
+                raise RunError(
+                    f"no worker has had room on the Ray cluster for {PATIENCE:.0f} s: its nodes are lost or busy with "
+                    "other work (`ray status` tells). Give the same command again to go on where it stopped."
+                )
+            for reference in ready:
+                if reference in self._starting:
+                    self._greet(reference)
+                elif isinstance(found := self._outcome(reference), Task):
+                    waiting.append(found)
+                else:
+                    yield found
+
+    def dismiss(self) -> None:
+        """End all actors, those too that have not begun."""
+        for actor in (*self._idle, *self._starting.values(), *(actor for _, actor in self._running.values())):
+            self._ray.kill(actor)
+
+    def _hire(self) -> None:
+        actor = self._actor.remote(self._plan, os.getcwd())
+        self._starting[actor.report_in.remote()] = actor
+
+    def _greet(self, reference: Any) -> None:
+        actor = self._starting.pop(reference)
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts > MOST_LOSSES:
+                raise RunError(
+                    f"workers cannot be started on the Ray cluster: {error}. Every node needs the same tunewell and "
+                    "Python, and sees the inputs and the output folder under the same paths."
+                ) from error
+            self._hire()
+        else:
+            self._failed_starts = 0
+            self._idle.append(actor)
+
+    def _give(self, task: Task) -> None:
+        actor = self._idle.pop()
+        self._running[actor.perform.remote(task)] = (task, actor)
+
+    def _outcome(self, reference: Any) -> Done | Task:
+        """What a task found, or the task itself when its worker was lost."""
+        task, actor = self._running.pop(reference)
+        try:
+            done: Done = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.as_instanceof_cause() from error
+        except self._ray.exceptions.RayError as error:  # the worker, its node, or the way to it is gone
+            self._losses[task.unit.number] += 1
+            if self._losses[task.unit.number] > MOST_LOSSES:
+                raise RunError(
+                    f"unit {task.unit.number} lost its Ray worker {MOST_LOSSES + 1} times ({error}). Most often a node "
+                    "ran out of memory: give a smaller --unit-mb, or fewer --workers."
+                ) from error
+            self._hire()
+            return task
+        self._idle.append(actor)
+        return done
 
 
 @contextmanager
@@ -102,8 +180,9 @@ def ray_engine(plan: Plan, workers: int | None, address: str | None) -> Iterator
     was_running = ray.is_initialized()
     if not was_running:
         try:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError, ray.exceptions.RayError) as error:
             raise RunError(
                 f"cannot join a Ray cluster at {address or 'this machine'}: {error}. Start one with `ray start --head` "
                 "and give what it prints as --address."
@@ -113,3 +192,10 @@ def ray_engine(plan: Plan, workers: int | None, address: str | None) -> Iterator
     finally:
         if not was_running:
             ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Ask whether somebody listens at HOST:PORT: Ray itself would ask for two minutes before it says no."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK).close()

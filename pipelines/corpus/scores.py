@@ -1,5 +1,6 @@
 """The score store: every value that filters measured on every row, in columns."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,26 +27,40 @@ class ScoreColumns:
 
     def add(self, verdicts: Sequence[Verdict]) -> None:
         """Take the verdicts on the next rows."""
-        # Filters repeat the verdict that most rows get, so most questions are asked of few objects.
-        distinct = {id(verdict): verdict for verdict in verdicts}.values()
+        if not verdicts:
+            return
+        # Filters repeat the verdict that most rows get, so most questions are asked of one object.
+        counts = Counter(map(id, verdicts))
+        common_id = max(counts, key=counts.__getitem__)
+        others = [index for index, verdict in enumerate(verdicts) if id(verdict) != common_id]
+        common = next(verdict for verdict in verdicts if id(verdict) == common_id)
+        names = {name for verdict in (common, *(verdicts[index] for index in others)) for name in verdict.measures}
         # None, which is "not measured", becomes NaN here.
-        self._put("score", [verdict.score for verdict in verdicts])
-        for name in {name for verdict in distinct for name in verdict.measures}:
-            self._put(name, [verdict.measures.get(name) for verdict in verdicts])
-        if any(map(_says_more, distinct)):
-            for index, verdict in enumerate(verdicts, start=self.n):
-                if _says_more(verdict):
-                    start, end = verdict.span or (None, None)
-                    marks = " ".join(verdict.marks)
-                    self._rare.append((index, start, end, verdict.matched or None, marks or None))
+        self._put("score", common.score, others, [verdicts[index].score for index in others], len(verdicts))
+        for name in names:
+            values = [verdicts[index].measures.get(name) for index in others]
+            self._put(name, common.measures.get(name), others, values, len(verdicts))
+        for index in range(len(verdicts)) if _says_more(common) else others:
+            verdict = verdicts[index]
+            if _says_more(verdict):
+                start, end = verdict.span or (None, None)
+                marks = " ".join(verdict.marks)
+                self._rare.append((self.n + index, start, end, verdict.matched or None, marks or None))
         self.n += len(verdicts)
 
-    def _put(self, name: str, values: Sequence[float | None]) -> None:
-        self._pieces.setdefault(name, []).append((self.n, np.array(values, dtype=np.float64)))
+    def _put(
+        self, name: str, common: float | None, others: Sequence[int], values: Sequence[float | None], n: int
+    ) -> None:
+        piece = np.full(n, np.nan if common is None else common)
+        piece[others] = np.array(values, dtype=np.float64)
+        self._pieces.setdefault(name, []).append((self.n, piece))
 
     def columns(self) -> dict[str, Any]:
-        """Arrays by name: `score`, each measure (NaN: not measured), and what a verdict says beside them."""
-        lists: dict[str, list[Any]] = {name: [None] * self.n for name in SPARSE}
+        """Columns by name: `score`, each measure (NaN: not measured), and what a verdict says beside them.
+
+        A column without any value is given as its length.
+        """
+        lists: dict[str, Any] = {name: [None] * self.n if self._rare else self.n for name in SPARSE}
         for index, *values in self._rare:
             for name, value in zip(SPARSE, values, strict=True):
                 lists[name][index] = value
@@ -82,10 +97,13 @@ def write_staged(path: Path, columns: Mapping[str, Any]) -> None:
     import pyarrow as pa
 
     types = {"span_start": pa.int64(), "span_end": pa.int64(), "matched": pa.string(), "marks": pa.string()}
-    arrays = {
-        name: pa.array(values, type=types.get(name.rpartition(".")[2]) if isinstance(values, list) else None)
-        for name, values in columns.items()
-    }
+    arrays = {}
+    for name, values in columns.items():
+        kind = types.get(name.rpartition(".")[2])
+        if isinstance(values, int):
+            arrays[name] = pa.nulls(values, kind)
+        else:
+            arrays[name] = pa.array(values, kind if isinstance(values, list) else None)
     table = pa.table(arrays)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)

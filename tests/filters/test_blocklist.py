@@ -255,6 +255,44 @@ def test_a_verdict_does_not_depend_on_the_other_texts(texts):
         assert judge.judge(texts) == [judge.judge([text])[0] for text in texts]
 
 
+PREFIXES = [
+    "kill",
+    "killer bees",
+    "hate",
+    "hated",
+    "ab",
+    "-kill-",
+    "*ate",
+    "kil*",
+    "a b c d e f",
+    "worthless",
+    "wor*",
+    "12345678",
+]
+PIECES = [
+    *(one.strip("*") for one in PREFIXES),
+    "kille",
+    "killer bee",
+    "skill",
+    "hat",
+    "worthles",
+    "wort",
+    "1234567",
+    "x",
+]
+
+
+@given(st.lists(st.sampled_from(PREFIXES), min_size=1, unique=True), st.lists(st.lists(st.tuples(
+    st.sampled_from(PIECES), st.sampled_from(["", " ", "-", ", "])), max_size=8), max_size=6))  # fmt: skip
+@settings(max_examples=300, deadline=None)
+def test_what_the_first_letters_of_words_rule_out_holds_no_pattern(patterns, texts):
+    # Patterns shorter than the letters looked up, as long, longer, open on a side, and beginning with a symbol.
+    listed = Blocklist.from_lines(patterns)
+    written = ["".join(piece + gap for piece, gap in text) for text in texts]
+    expected = {number: hits for number, text in enumerate(written) if (hits := listed.find(text))}
+    assert dict(listed.find_in(written)) == expected
+
+
 def test_a_megabyte_is_judged_and_nothing_matches_across_texts():
     judge = BlocklistFilter(Blocklist.from_lines(["kill them", "杀人"]), leetspeak=True)
     began = time.process_time()

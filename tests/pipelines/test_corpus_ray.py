@@ -1,0 +1,90 @@
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from corpus_runs import QUIET, outputs, run, settings
+from tunewell.pipelines.corpus import engines
+from tunewell.pipelines.corpus.engines import find_engine
+from tunewell.pipelines.corpus.runner import make_plan, run_corpus
+from tunewell.toolkit.errors import MissingPackageError, RunError, SettingsError
+
+N_ROWS = 3_000
+DRIVER = Path(__file__).with_name("corpus_ray_driver.py")
+
+
+def write(path):
+    text = "some words that take a while to look through " * 30
+    path.write_text("".join(
+        json.dumps({"id": n, "text": f"{text} {n}" + " badword" * (n % 7 == 0)}) + "\n" for n in range(N_ROWS)
+    ))  # fmt: skip
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # ten processes of Ray start slowly on a busy machine
+def test_ray_gives_the_same_bytes_as_a_local_run_though_a_node_dies_in_the_middle(tmp_path):
+    pytest.importorskip("ray", reason="the extra [cluster] is not installed")
+    rows, out = write(tmp_path / "rows.jsonl"), tmp_path / "ray"
+    own = settings(tmp_path, repetition={}, exact_duplicates=True)
+    run([rows], tmp_path / "local", own, unit_bytes=500_000)
+
+    command = [sys.executable, str(DRIVER), str(rows), str(out), str(tmp_path / "words.txt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=540)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["workers"] == 2 and told["units"] >= 8 and told["left_at_kill"] >= 3
+    assert json.loads((out / "run.json").read_text())["engine"] == "ray"
+    assert outputs(out) == outputs(tmp_path / "local")
+
+
+def test_a_cluster_that_is_not_there_is_told_with_the_way_to_start_one(tmp_path):
+    pytest.importorskip("ray", reason="the extra [cluster] is not installed")
+    rows = write(tmp_path / "rows.jsonl")
+    plan = make_plan([str(rows)], tmp_path / "out", settings(tmp_path))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(RunError, match="ray start --head"), find_engine("ray", plan, None, address):
+        pass
+
+
+def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
+    rows = write(tmp_path / "rows.jsonl")
+    plan = make_plan([str(rows)], tmp_path / "out", settings(tmp_path))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingPackageError, match=r'pip install "tunewell\[cluster\]"'), find_engine("ray", plan, None):
+        pass
+
+
+def test_faults_of_the_engine_are_told_at_once(tmp_path):
+    rows = write(tmp_path / "rows.jsonl")
+    plan = make_plan([str(rows)], tmp_path / "out", settings(tmp_path))
+    with pytest.raises(SettingsError) as error, find_engine("spark", plan, 0):
+        pass
+    assert len(error.value.faults) == 2 and "local, ray" in str(error.value)
+    address = pytest.raises(SettingsError, match="--address: goes with --engine ray")
+    with address, find_engine("local", plan, 1, "auto"):
+        pass
+
+
+def test_a_pool_whose_processes_die_is_made_anew_and_gives_up_with_advice(tmp_path, monkeypatch):
+    from concurrent.futures.process import BrokenProcessPool
+
+    rows = write(tmp_path / "rows.jsonl")
+    plan = make_plan([str(rows)], tmp_path / "out", settings(tmp_path), unit_bytes=2_000_000)
+    calls = []
+
+    def dying(self, plan, tasks, progress):
+        calls.append([task.unit.number for task in tasks])
+        if len(calls) > 1:
+            raise BrokenProcessPool
+        yield from engines.InProcess().run(plan, tasks[:2], progress)
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(engines.LocalPool, "_pool_run", dying)
+    with pytest.raises(RunError, match="fewer --workers"):
+        run_corpus(plan, QUIET, engine=engines.LocalPool(2))
+    assert [len(numbers) for numbers in calls] == [len(plan.units), len(plan.units) - 2, len(plan.units) - 2]
