@@ -106,7 +106,7 @@ def _verdict(results: Mapping[str, Any]) -> Iterator[str]:
         )
     if "reward.accuracy" in results:
         accuracy = results["reward.accuracy"]
-        yield f"The reward model ranks {accuracy['value']:.1%} of {accuracy['n']} held-out comparisons right."
+        yield f"The reward model ranks {accuracy['value']:.1%} of {accuracy['n']} held-out pairs right."
 
 
 def _same_scorer(record: Mapping[str, Any]) -> list[str]:

@@ -94,6 +94,27 @@ def test_a_tracker_gets_the_log_and_one_that_cannot_serve_is_refused_before_anyt
     assert issubclass(integrations.INTEGRATION_TO_CALLBACK["trackio"], TrainerCallback)
 
 
+@pytest.mark.parametrize(
+    ("device", "quantization", "wanted"),
+    [
+        ("cuda", "nf4", {"optim": "paged_adamw_32bit", "bf16": True, "gradient_checkpointing": True, "use_cpu": False}),
+        ("cuda", "none", {"bf16": True, "gradient_checkpointing": True}),
+        ("cpu", "nf4", {"bf16": True, "gradient_checkpointing": False, "use_cpu": True}),
+        ("cpu", "none", {"bf16": False, "gradient_checkpointing": False}),
+    ],
+)
+def test_precision_memory_and_optimiser_follow_the_machine_and_the_recipe_has_the_last_word(
+    tmp_path, monkeypatch, device, quantization, wanted
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    base = BaseSettings(device=device, quantization=quantization)
+    found = trainer_arguments(dict, TrainerBlock({}), base, tmp_path, 0)  # the arguments as they would be passed
+    assert wanted.items() <= found.items() and ("optim" in found) == ("optim" in wanted)
+    own = TrainerBlock({"optim": "adamw_torch", "fp16": True, "gradient_checkpointing": False})
+    found = trainer_arguments(dict, own, base, tmp_path, 0)
+    assert (found["optim"], found["bf16"], found["gradient_checkpointing"]) == ("adamw_torch", False, False)
+
+
 def test_validation_prompts_of_preferences_are_in_no_other_part(tmp_path):
     from tunewell.pipelines.sets import load_sets, plain_text
     from tunewell.toolkit.data.rows import write_rows
