@@ -62,6 +62,9 @@ def agreement(answers: Sequence[Answer]) -> list[dict[str, Any]]:
     ratings = _judged(rated, lambda one: enumerate(one.body["ratings"]))
     pairs = _judged(ranked, lambda one: _preferences(one.body["ranks"]))
     found = [_entry("ratings", ratings, "ordinal"), _entry("rankings", pairs, "nominal")]
+    # Which of a pair stands first means nothing. Taken one way only, rows that happen to be sorted by quality would
+    # show agreement as if it were chance.
+    found[1]["alpha"] = alpha({**pairs, **_turned(pairs)}, "nominal")
     for flag in COMPLETION_FLAGS:
         judged = _judged(rated, partial(_ticks, flag.name))
         if any(any(values.values()) for values in judged.values()):
@@ -79,6 +82,13 @@ def _preferences(ranks: Sequence[int]) -> list[tuple[Hashable, int]]:
     return [
         ((i, j), (ranks[j] > ranks[i]) - (ranks[j] < ranks[i])) for i, j in itertools.combinations(range(len(ranks)), 2)
     ]
+
+
+def _turned(pairs: Judged) -> Judged:
+    """The same preferences with the other completion of each pair first."""
+    return {
+        (unit, "turned"): {labeler: -value or 0.0 for labeler, value in given.items()} for unit, given in pairs.items()
+    }
 
 
 def _judged(answers: Sequence[Answer], values: Callable[[Answer], Any]) -> dict[Hashable, dict[int, float]]:

@@ -35,6 +35,10 @@ AND (:writes OR i.steps != 'demonstrate')
 AND NOT EXISTS (SELECT 1 FROM assignments m WHERE m.item = i.id AND m.labeler = :labeler)
 AND {TAKEN.format(item="i.id")} < :overlap AND {SKIPPED.format(item="i.id")} < :skips ORDER BY i.id LIMIT 1
 """
+MINE = f"""
+SELECT count(*) FROM assignments m JOIN standing o ON o.assignment = m.id
+WHERE m.labeler = :me AND {DONE.format(item="m.item")} < :overlap AND {SKIPPED.format(item="m.item")} < :skips
+"""
 UNFINISHED = f"""
 SELECT i.id FROM items i WHERE i.id >= :start
 AND {DONE.format(item="i.id")} < :overlap AND {SKIPPED.format(item="i.id")} < :skips ORDER BY i.id
@@ -198,9 +202,12 @@ class Work:
             return _assigned(base, row, until)
 
     def progress(self, labeler: Labeler) -> dict[str, Any]:
-        """The labeler's own numbers: `answered`, `skipped`, `last` (the answer that undo would take back) and `left`,
-        the items of the study that are not finished, which is counted anew every other second.
-        """  # noqa: D205
+        """The labeler's own numbers.
+
+        Returns:
+            `answered`, `skipped`; `last`: the answer that undo would take back; `left`: items of the study that are
+            not finished, counted anew every other second; `yours`: those of them that the labeler has not seen to.
+        """
         with self.store.read() as base:
             rows = base.execute(
                 "SELECT s.kind, count(*) AS n FROM standing s JOIN assignments a ON a.id = s.assignment "
@@ -208,9 +215,13 @@ class Work:
                 (labeler.id,),
             ).fetchall()
             last = _last(base, labeler)
+            wanted = {"overlap": self._overlap, "skips": self._skips, "labeler": 0, "me": labeler.id}
+            (mine,) = base.execute(MINE, wanted).fetchone()
         counts = {row["kind"]: row["n"] for row in rows}
+        left = self.left()
         return {
-            "answered": counts.get("answer", 0), "skipped": counts.get("skip", 0), "last": last, "left": self.left()
+            "answered": counts.get("answer", 0), "skipped": counts.get("skip", 0), "last": last,
+            "left": left, "yours": max(0, left - mine),
         }  # fmt: skip
 
     def left(self) -> int:

@@ -348,6 +348,23 @@ def test_a_card_is_ranked_by_touch(tmp_path, people):
         sync_api.expect(page.locator('.slot[data-rank="2"] #card-0')).to_have_count(1)
 
 
+def test_on_a_phone_a_tap_gives_a_rank(tmp_path, people):
+    store, _, _ = study(tmp_path, [])
+    store.add(items_of([ROWS[1]], "rank", "rows"))
+    with served(store) as server:
+        ada = people(server.url, width=375, has_touch=True, is_mobile=True)
+        page = ada.at("rank")
+        for name in ("Rank A 2", "Rank C 2", "Rank B 1"):
+            page.get_by_role("button", name=name).tap()
+        sync_api.expect(page.get_by_role("button", name="Rank C 2")).to_have_attribute("aria-pressed", "true")
+        sync_api.expect(page.locator('.slot[data-rank="2"] .rankable')).to_have_count(2)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 375
+        page.tap("#forward")
+        sync_api.expect(page.locator("h1")).to_have_text("All done")
+    with store.read() as base:
+        assert sorted(json.loads(base.execute("SELECT body FROM answers").fetchone()[0])["ranks"]) == [1, 2, 2]
+
+
 def test_results_come_live_with_agreement(tmp_path, people):
     store, work, _ = study(tmp_path, ROWS[2:3], overlap=3)  # one is at work, two have answered
     with served(store) as server:

@@ -120,7 +120,7 @@ def test_simulated_answers_are_marked_and_can_be_left_out(tmp_path):
     answered = [row for name in ("demonstrations", "comparisons", "rankings", "ratings") for row in files[name]]
     assert all(row["is_simulated"] for row in answered) and summary["simulated_rows"] == len(answered)
     files, summary = build_export(store, 0, takes_simulated=False)
-    assert not files["comparisons"] and summary["left_out"]["simulated_answers"] == 4
+    assert not files["comparisons"] and summary["left_out"]["simulated_answers"] == 3
     assert results_of(store)["simulated"] == 4
 
 
@@ -146,7 +146,7 @@ def test_agreement_of_two_who_say_the_same_is_perfect():
     both = [judged(labeler, [1, 4, 7], [3, 2, 1]) for labeler in (1, 2)]
     ratings, rankings = agreement(both)
     assert (ratings["alpha"], ratings["agree"], ratings["n"]) == (1.0, 1.0, 3)
-    assert (rankings["agree"], rankings["n"], rankings["alpha"]) == (1.0, 3, None)  # one value: no chance level
+    assert (rankings["agree"], rankings["n"], rankings["alpha"]) == (1.0, 3, 1.0)
 
 
 def test_agreement_counts_pairs_and_leaves_single_answers_out():
@@ -155,6 +155,19 @@ def test_agreement_counts_pairs_and_leaves_single_answers_out():
     assert (ratings["agree"], ratings["n"], ratings["units"]) == (0.5, 2, 2)
     assert (rankings["agree"], rankings["n"]) == (0.0, 1)
     assert agreement(answers[2:])[0]["alpha"] is None and agreement([])[0]["agree"] is None
+
+
+def test_which_completion_of_a_pair_stands_first_changes_nothing():
+    # Ten pairs in rows that are sorted by quality; in one of them the second labeler says the opposite. Both ways
+    # round: 40 values, 20 of each, 2 coincidences of unlike values, so 1 - 39 * 2 / (20 * 20).
+    for best_first in (True, False):
+        answers = [
+            judged(labeler, [4, 4], [1, 2] if best_first != (labeler == 2 and item == 3) else [2, 1], item)
+            for labeler in (1, 2)
+            for item in range(10)
+        ]
+        assert agreement(answers)[1]["alpha"] == pytest.approx(0.805)
+        assert agreement(answers)[1]["agree"] == 0.9
 
 
 def test_alpha_is_that_of_krippendorffs_own_example():

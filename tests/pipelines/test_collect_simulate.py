@@ -109,11 +109,12 @@ def test_the_loop_sft_sample_rank_reward_ppo_and_sample_again(tmp_path, tmp_path
     base = json.loads((first / "01-filter" / "stage.json").read_text())["artifacts"]["base"]
     done = tunewell(
         "ppo", "embedded", f"base.model={base}", "data.source=files",
-        f"data.demonstrations={sets / 'demonstrations.jsonl'}",
+        f"data.demonstrations={sets / 'demonstrations.jsonl'}", "reward.rows=[rankings]",
         *(f"data.{name}={out / name}.jsonl" for name in names),
         *micro, "--out", tmp_path / "second",
     )  # fmt: skip
-    assert "ppo.reward.after" in done["results"] or done["results"]["reward.accuracy"]["n"] > 0
+    results = done["results"]
+    assert results["reward.accuracy"]["n"] > 0 and results["ppo.reward.after"]["n"] > 0
     again = tunewell("sample", prompts, "-m", first / "02-sft", "-m", tmp_path / "second", "-k", 2, *short, "--out",
                      tmp_path / "samples-2")  # fmt: skip
     assert set(again["policy_mix"]) == {"02-sft-sft", "second-ppo"}

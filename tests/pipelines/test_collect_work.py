@@ -58,6 +58,7 @@ def test_with_overlap_an_item_goes_to_as_many_people_and_no_more(tmp_path):
     answer(work, ada, work.next(ada), "key-ada-1")
     assert work.next(ada).item == 2
     assert work.left() == 4  # one of two answers is there
+    assert [work.progress(one)["yours"] for one in (ada, ben, cy)] == [3, 4, 4]  # what one has done is not left for one
 
 
 def test_many_at_once_get_different_items(tmp_path):
@@ -143,7 +144,7 @@ def test_undo_opens_the_last_answer_again_and_keeps_it_in_the_log(tmp_path):
     again = work.undo(ada, second)
     assert again.id == second_item.id and again.earlier["ratings"] == [7, 2, 2]  # in the order shown
     assert work.undo(ada, second).id == again.id  # a double click undoes one
-    assert work.progress(ada) == {"answered": 1, "skipped": 0, "last": first, "left": 3}
+    assert work.progress(ada) == {"answered": 1, "skipped": 0, "last": first, "left": 3, "yours": 3}
     assert work.next(ada).id == again.id
     answer(work, ada, again, "answer two, better")
     assert work.next(ada).id == third_item.id

@@ -12,7 +12,8 @@ export function rankView(item, state, isVeiled, changed) {
   for (const rank of [null, ...Array.from({ length: n }, (_, at) => at + 1)]) {
     const holder = el("div", { class: "slot-cards" });
     const name = rank === null ? "To rank" : String(rank);
-    const note = rank === null ? `Drag, or press its rank: 1 is best, ${n} worst, the same rank twice a tie.` : rank === 1 ? "best" : rank === n ? "worst" : "";
+    const way = matchMedia("(pointer: coarse)").matches ? "Drag by the dots, or tap a rank" : "Drag, or press its rank";
+    const note = rank === null ? `${way}: 1 is best, ${n} worst, the same rank twice a tie.` : rank === 1 ? "best" : rank === n ? "worst" : "";
     const slot = el("div", { class: rank === null ? "slot tray" : "slot", role: "group",
       "aria-label": rank === null ? "Not ranked yet" : `Rank ${rank}${note && `, ${note}`}`, "data-rank": rank ?? "" },
     el("div", { class: "slot-name", "aria-hidden": "true" }, name, note && el("small", {}, note)), holder);
@@ -30,9 +31,15 @@ export function rankView(item, state, isVeiled, changed) {
     const box = el("article", { class: "card rankable", tabindex: "0", id: `card-${place}` },
       el("header", { class: "grip" }, el("span", { class: "badge" }, letter(place)),
         rating ? el("span", { class: "rated" }, `rated ${rating}`) : null, el("span", { class: "dots", "aria-hidden": "true" }, "⠿")),
-      el("div", { class: "clamp" }, text), more);
+      el("div", { class: "clamp" }, text), more, taps(place));
     box.addEventListener("pointerdown", (event) => grab(event, place, box));
     return box;
+  }
+
+  // Where there is no keyboard and the slots are off the screen; hidden elsewhere.
+  function taps(place) {
+    return el("div", { class: "taps", role: "group", "aria-label": `Rank of ${letter(place)}` }, ...Array.from({ length: n }, (_, at) =>
+      el("button", { type: "button", class: "tap", "aria-label": `Rank ${letter(place)} ${at + 1}`, onclick: () => put(place, at + 1, true) }, String(at + 1))));
   }
 
   function draw() {
@@ -44,7 +51,10 @@ export function rankView(item, state, isVeiled, changed) {
       slot.classList.toggle("tied", rank !== null && own.length > 1);
     }
     slots.get(null).slot.hidden = !state.ranks.includes(null);
-    cards.forEach((one, place) => one.setAttribute("aria-label", `Completion ${letter(place)}, ${words(place)}`));
+    cards.forEach((one, place) => {
+      one.setAttribute("aria-label", `Completion ${letter(place)}, ${words(place)}`);
+      one.querySelectorAll(".tap").forEach((tap, at) => tap.setAttribute("aria-pressed", String(state.ranks[place] === at + 1)));
+    });
     settle();
   }
 

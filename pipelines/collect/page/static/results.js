@@ -21,7 +21,7 @@ function draw(found) {
   byId("figures").replaceChildren(
     figure("items finished", `${done} of ${found.items}`),
     figure("answers", found.answers, found.simulated ? `${found.simulated} simulated` : ""),
-    figure("answers an item wants", found.overlap),
+    figure(found.overlap === 1 ? "answer per item" : "answers per item", found.overlap),
     figure("undone", found.undone),
     found.surplus ? figure("late", found.surplus, "came after their item had gone on; not exported") : "",
   );

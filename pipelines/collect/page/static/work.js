@@ -58,12 +58,12 @@ function take(answer) {
 }
 
 function tellProgress() {
-  const { answered, skipped, left } = progress;
+  const { answered, skipped, yours } = progress;
   const done = answered + skipped;
   byId("progress").replaceChildren(
-    el("b", {}, String(answered)), " answered", el("span", { class: "wide" }, skipped ? ` · ${skipped} skipped` : ""), ` · ${left} left`,
+    el("b", {}, String(answered)), " answered", el("span", { class: "wide" }, skipped ? ` · ${skipped} skipped` : ""), ` · ${yours} left`,
   );
-  byId("meter").style.width = `${done + left ? (100 * done) / (done + left) : 0}%`;
+  byId("meter").style.width = `${done + yours ? (100 * done) / (done + yours) : 0}%`;
   byId("undo").disabled = progress.last === null;
   byId("you-answered").textContent = answered;
   byId("you-skipped").textContent = skipped;
