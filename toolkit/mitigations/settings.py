@@ -200,11 +200,13 @@ class MitigationSettings:
     def faults(self) -> list[str]:
         """A missing file, and mitigations that exclude each other."""
         found = missing_file("pairs", self.pairs)
-        if self.protect.strength == 1 and "sft" in self.protect.stages and self.embeddings.train_rows:
-            found.append(
-                "embeddings.train_rows: got true with protect.strength 1, which freezes what it would train; wanted "
-                "one of the two, or a protect.strength below 1"
-            )
+        if self.protect.strength == 1 and "sft" in self.protect.stages:
+            wanted = "with protect.strength 1, which freezes what it would train; wanted one of the two, or a "
+            wanted += "protect.strength below 1"
+            if self.embeddings.train_rows:
+                found.append(f"embeddings.train_rows: got true {wanted}")
+            if self.control.strength:
+                found.append(f"control.strength: got {self.control.strength:g} {wanted}")
         return found
 
     def files(self) -> list[Path]:
