@@ -100,7 +100,9 @@ def share_of(seed: int, text: str) -> float:
 
 def _unclear(one: Written, templates: Templates, most_words: int) -> str | None:
     if one.kind != "few_shot":
-        return why_unclear(text_of(one.prompt), most_words)
+        reason = why_unclear(text_of(one.prompt), most_words)
+        # "22" asks for nothing by itself, but may well answer a question in the middle of a chat.
+        return None if reason == "no_words" and len(one.texts) > 1 else reason
     if not one.instruction.strip():
         return "empty"
     if not any(query for query, _ in one.pairs):

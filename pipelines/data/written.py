@@ -73,8 +73,10 @@ class Written:
 
     @property
     def questions(self) -> list[str]:
-        """What is asked: the prompt, or the queries without the instruction, which others may well give too."""
-        return [query for query, _ in self.pairs] if self.kind == "few_shot" else self.texts
+        """What is asked: the prompt, or the queries, or the user's turns, without what others may well have too."""
+        if self.kind == "few_shot":
+            return [query for query, _ in self.pairs]
+        return [str(one["content"]) for one in self.prompt if one["role"] == "user"] if self.is_chat else self.texts
 
     def absorb(self, other: "Written") -> None:
         """Take over what was said of the same prompt in another row."""

@@ -121,7 +121,7 @@ def test_simulated_answers_are_marked_and_can_be_left_out(tmp_path):
     assert all(row["is_simulated"] for row in answered) and summary["simulated_rows"] == len(answered)
     files, summary = build_export(store, 0, takes_simulated=False)
     assert not files["comparisons"] and summary["left_out"]["simulated_answers"] == 3
-    assert results_of(store)["simulated"] == 4
+    assert results_of(store)["simulated"] == 3
 
 
 def test_an_export_never_replaces_a_folder_of_something_else(tmp_path, monkeypatch, capsys):

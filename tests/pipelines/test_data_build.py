@@ -79,6 +79,13 @@ def test_chats_and_text_become_chats_and_are_never_mixed(tmp_path):
     assert is_conversational(made(tmp_path, rows[1:], replace(ALL_TRAIN, form="chat"))[0]["prompts"][0])
 
 
+def test_the_last_turn_of_a_chat_may_be_a_number(tmp_path):
+    turns = [{"role": "user", "content": "May I drive?"}, {"role": "assistant", "content": "How old are you?"},
+             {"role": "user", "content": "22"}]  # fmt: skip
+    files, summary = made(tmp_path, [{"prompt": turns}, {"prompt": turns[2:]}])
+    assert [row["prompt"] for row in files["prompts"]] == [turns] and summary["dropped"] == {"no_words": 1}
+
+
 def test_csv_parquet_and_jsonl_give_the_same(tmp_path):
     rows = [{"prompt": "Name a river.", "user": "a", "ranks": [2, 1], "completions": ["x", "y"]},
             {"prompt": "Name a lake.", "user": "b", "ranks": [1, 2], "completions": ["x", "y"]}]  # fmt: skip
