@@ -1,6 +1,6 @@
-"""What the report shows of reinforcement learning: curves, rollouts, and the arms of a sweep."""
+"""What the report shows of reinforcement learning: its curves, reward against KL, rollouts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,38 +53,3 @@ def rollout_samples(folder: Path) -> Iterator[dict[str, Any]]:
                 "flagged": True,
                 "scores": {"reward": row["score"], "kl": row["kl"]},
             }
-
-
-def sweep_plots(folder: Path) -> Iterator[dict[str, Any]]:
-    """What each arm gained and what it cost, against how far it went."""
-    sweep = read_json(folder / "sweep.json")
-    figures: Mapping[str, Mapping[str, Any]] = sweep["figures"]
-    labels = {"reward": "mean reward, held-out prompts", "perplexity": "perplexity of clean text",
-              "truthfulness": "truthful answers (MC1)", "toxicity": "toxicity probability"}  # fmt: skip
-    for name, label in labels.items():
-        if name in figures:
-            yield {
-                "title": f"Sweep: {label} against KL",
-                "x_label": "KL from SFT (nats per answer)",
-                "y_label": label,
-                "points": [
-                    {"x": figures["kl"][arm]["value"], "y": figure["value"], "label": arm}
-                    for arm, figure in figures[name].items()
-                ],
-            }
-
-
-def sweep_table(folder: Path) -> dict[str, Any]:
-    """Every figure of every arm."""
-    figures = read_json(folder / "sweep.json")["figures"]
-    arms: Sequence[str] = list(next(iter(figures.values())))
-    return {
-        "title": "Sweep of PPO's coefficients",
-        "caption": "Held-out rows, the same for every arm; 95% intervals",
-        "columns": ["Arm", "Figure", "Value", "Low", "High", "n"],
-        "rows": [
-            [arm, name, *(row[arm][part] for part in ("value", "low", "high", "n"))]
-            for arm in arms
-            for name, row in figures.items()
-        ],
-    }

@@ -9,10 +9,11 @@ from .. import __version__
 from ..toolkit.data.rows import read_rows
 from ..toolkit.files import read_json
 from .evaluate import HEADLINES
-from .ppo_report import CURVES, frontier, rollout_samples, sweep_plots, sweep_table
+from .ppo_report import CURVES, frontier, rollout_samples
 from .report_findings import finding_curves, finding_tables
 from .reward_report import REPORT as REWARD_REPORT
 from .run import read_run
+from .sweep_report import sweep_curves, sweep_plots, sweep_table
 
 MODELS = ("base", "sft", "ppo")
 LABELS: dict[str, dict[str, Any]] = {
@@ -55,6 +56,7 @@ def build_report(folder: Path) -> dict[str, Any]:
     if "ppo" in stages:
         report["frontier"] = [frontier(stages["ppo"])]
     if "sweep" in stages:
+        report["curves"] += sweep_curves(stages["sweep"])
         report["scatter"] = list(sweep_plots(stages["sweep"]))
     report["tables"] = [*finding_tables(stages), *_tables(record, stages)]
     if "eval" in stages:
