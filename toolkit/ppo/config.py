@@ -146,3 +146,30 @@ class PPOConfig(TrainingArguments):
         if self.ptx_coef and self.ptx_batch_size % processes:
             faults.append(f"ptx_batch_size: got {self.ptx_batch_size}, wanted a multiple of {processes} processes")
         return faults
+
+
+def check_data(args: PPOConfig, prompts: int, held_out: int | None, has_ptx: bool) -> None:
+    """Hold the settings against the data.
+
+    Args:
+        args: the settings.
+        prompts: how many there are to train on.
+        held_out: how many there are to evaluate on; None without evaluation.
+        has_ptx: whether there are texts for PPO-ptx.
+
+    Raises:
+        SettingsError: with all that does not fit.
+    """
+    faults = []
+    if held_out is not None and held_out < args.world_size:
+        faults.append(
+            f"eval_dataset: got {held_out} prompts, wanted at least one for each of {args.world_size} processes"
+        )
+    if prompts < args.rollout_batch_size:
+        faults.append(f"rollout_batch_size: got {args.rollout_batch_size}, wanted at most {prompts}, the prompts given")
+    if bool(args.ptx_coef) != has_ptx:
+        faults.append(
+            f"ptx_coef: got {args.ptx_coef} {'with' if has_ptx else 'without'} ptx texts, wanted both or none"
+        )
+    if faults:
+        raise SettingsError(faults, "the PPO settings")

@@ -1,6 +1,5 @@
 """Proximal policy optimisation of a language model, with four roles on one base model, on transformers' Trainer."""
 
-import hashlib
 import logging
 import math
 import time
@@ -25,14 +24,16 @@ from ..files import write_json
 from ..model.generation import window_of
 from ..model.roles import RoleStack
 from . import math as ppo_math
-from .config import PPOConfig
+from .config import PPOConfig, check_data
 from .moving_average import MovingAverage
 from .prompts import Prompt, tokenize_prompts
 from .ptx import PtxStream
 from .rates import constant_after_warmup, give_own_rate
 from .rewards import Reward, weighted_rewards
 from .roles import ValueFunction, check_logits, check_roles, require_grad_of_trained
-from .rollout import Rollout, RolloutMaker
+from .rollout import Rollout
+from .rollout_maker import RolloutMaker
+from .seeds import seed_of
 from .sequences import Experience
 from .signs import SignWatch
 from .state import TrainedParts
@@ -108,7 +109,7 @@ class PPOTrainer(Trainer):
         self._longest_prompt = None if window is None else window - args.response_length
         prompts = self._tokenize(train_dataset)
         held_out = None if eval_dataset is None else self._tokenize(eval_dataset)
-        _check_data(args, len(prompts), None if held_out is None else len(held_out), ptx_dataset is not None)
+        check_data(args, len(prompts), None if held_out is None else len(held_out), ptx_dataset is not None)
         self.value = ValueFunction(stack, args.value, self.rewards)
         require_grad_of_trained(stack)
         self.ptx: PtxStream | None = None
@@ -162,7 +163,7 @@ class PPOTrainer(Trainer):
 
     def _update(self, experience: Experience, step: int) -> Tensor:
         """Make the optimiser steps of one iteration; the last one only as far as its gradients."""
-        seed = _seed_of(self.args.seed, step, -1 - self.args.process_index)
+        seed = seed_of(self.args.seed, step, -1 - self.args.process_index)
         mini_batches = self.updater.mini_batches(len(experience.sequences), seed)
         losses = []
         for number, rows in enumerate(mini_batches, start=1):
@@ -278,7 +279,7 @@ class PPOTrainer(Trainer):
                 ["eval_dataset: got none, wanted rows with `prompt` to evaluate on"], "the PPO settings"
             )
         mine = range(self.args.process_index, len(prompts), self.args.world_size)
-        seeds = [_seed_of(self.args.seed, "evaluation", row) for row in mine]
+        seeds = [seed_of(self.args.seed, "evaluation", row) for row in mine]
         rollout = self.maker.make([prompts[row] for row in mine], seeds, self.kl_coef)
         metrics = {
             f"{metric_key_prefix}_{name.rpartition('/')[2]}": value
@@ -333,7 +334,7 @@ class PPOTrainer(Trainer):
     def _seeds(self, count: int, step: int) -> list[int]:
         """One sampling seed per episode of this process; they depend on nothing but seed, step and place."""
         first = self.args.process_index * count
-        return [_seed_of(self.args.seed, step, first + row) for row in range(count)]
+        return [seed_of(self.args.seed, step, first + row) for row in range(count)]
 
     def _sum(self, local: Tensor) -> Tensor:
         """Sum over all processes."""
@@ -391,24 +392,3 @@ def _finished(checkpoint: Path) -> TrainerState | None:
 
 def _collate(prompts: list[Prompt]) -> dict[str, list[Prompt]]:
     return {"prompts": prompts}
-
-
-def _check_data(args: PPOConfig, prompts: int, held_out: int | None, has_ptx: bool) -> None:
-    faults = []
-    if held_out is not None and held_out < args.world_size:
-        faults.append(
-            f"eval_dataset: got {held_out} prompts, wanted at least one for each of {args.world_size} processes"
-        )
-    if prompts < args.rollout_batch_size:
-        faults.append(f"rollout_batch_size: got {args.rollout_batch_size}, wanted at most {prompts}, the prompts given")
-    if bool(args.ptx_coef) != has_ptx:
-        faults.append(
-            f"ptx_coef: got {args.ptx_coef} {'with' if has_ptx else 'without'} ptx texts, wanted both or none"
-        )
-    if faults:
-        raise SettingsError(faults, "the PPO settings")
-
-
-def _seed_of(*parts: object) -> int:
-    """A seed of 62 bits that is the same in every process for the same parts."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 2

@@ -12,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from . import math as ppo_math
 from .config import PPOConfig
 from .ptx import PtxStream
-from .rollout import RolloutMaker
+from .rollout_maker import RolloutMaker
 from .sequences import Experience, every_token, states_before_tokens, token_log_probabilities
 
 Totals = defaultdict[str, Tensor]
