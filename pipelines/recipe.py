@@ -98,6 +98,13 @@ class Recipe:
             found.append(
                 "stages: 'mitigations' compares on the embedded world: it needs base.model=tiny, data.source=world"
             )
+        chosen_by = self._checkpoint_by()
+        validates = self.data.source == "world" or self.data.demonstrations_held_out or self.data.validation_share
+        if chosen_by != "last" and not validates:
+            found.append(
+                f"data.validation_share: got 0, wanted a part of the demonstrations to choose SFT's checkpoint on, by "
+                f"{chosen_by} (0.05, say, or data.demonstrations_held_out=FILE); or sft.select=last"
+            )
         has_text = self.base.corpus or self.data.source != "files" or self.data.corpus
         if self.base.model == TINY and not has_text:
             found.append(
@@ -105,6 +112,13 @@ class Recipe:
                 "(data.corpus=FILE or base.corpus=FILE)"
             )
         return found
+
+    def _checkpoint_by(self) -> str:
+        """What decides on SFT's checkpoint, where SFT is a stage."""
+        if "sft" not in self.stages:
+            return "last"
+        has_reward = self.sft.reward or "reward" in self.stages[: self.stages.index("sft")]
+        return self.sft.select or ("reward" if has_reward else "last")
 
 
 def bundled_recipes() -> dict[str, Path]:

@@ -50,7 +50,8 @@ class DataSettings:
     """Part of the prompts that is kept for evaluation, of `hh` and of comparisons and rankings for which no file of
     held-out ones is named; a hash of the prompt decides which."""
     validation_share: float = setting(0.0, low=0, below=1, unit="share of prompts")
-    """Part of the prompts of `hh` that SFT is evaluated on while it trains, to choose a checkpoint (sft.select)."""
+    """Part of the prompts that SFT is evaluated on while it trains, to choose a checkpoint (sft.select), of `hh` and of
+    demonstrations for which no file of held-out ones is named."""
     limit: int | None = setting(None, low=1, unit="rows")
     """Take only the first rows of the source (of each set, for `world` and `files`): for trials. The rows that the
     world's toxicity scorer is trained on are all taken."""
@@ -283,6 +284,8 @@ def _from_files(settings: DataSettings) -> Sets:
     for name in ("comparisons", "rankings"):
         if name in sets and f"{name}_held_out" not in sets:
             sets |= _parted(name, sets[name], settings.held_out_share)
+    if "demonstrations" in sets and "demonstrations_held_out" not in sets and settings.validation_share > 0:
+        sets |= _parted("demonstrations", sets["demonstrations"], settings.validation_share)
     return Sets(**sets)
 
 
@@ -290,8 +293,16 @@ def _parted(name: str, rows: list[Row], share: float) -> dict[str, list[Row]]:
     """A set in two, for training and held out; so few rows that one part would be empty are all trained on."""
     parts: dict[bool, list[Row]] = {True: [], False: []}
     for row in rows:
-        parts[_is_held_out(row["prompt"], share)].append(row)
+        parts[_is_held_out(_opening(row["prompt"]), share)].append(row)
     return {name: parts[False], f"{name}_held_out": parts[True]} if parts[False] else {name: rows}
+
+
+def _opening(prompt: str | Sequence[Row]) -> str | Sequence[Row]:
+    """Of a chat what stands before the first answer, so that all turns of one dialogue go to one part."""
+    if isinstance(prompt, str):
+        return prompt
+    ends = [index for index, message in enumerate(prompt) if message["role"] == "assistant"]
+    return prompt[: ends[0]] if ends else prompt
 
 
 def answers_of(chats: Sequence[Row], where: str) -> list[Row]:

@@ -215,6 +215,16 @@ def test_a_stage_wants_only_the_files_that_it_reads(here, last, rows, told):
         assert re.search(rf"^data\.{pattern}", fault)
 
 
+def test_a_checkpoint_is_chosen_on_held_out_demonstrations_or_the_recipe_is_refused(here):
+    given = ["base.model=some/model", *OWN]
+    before = "stages=[filter,reward,sft]"
+    for settings in ([before], ["sft.select=loss"], ["stages=[filter,sft]", "sft.select=loss"]):
+        with pytest.raises(SettingsError, match=r"data\.validation_share.*: got 0, wanted .* or sft\.select=last"):
+            read_recipe(find_recipe("own-files"), [*given, *settings])
+    for cure in ("data.validation_share=0.05", "sft.select=last", "data.demonstrations_held_out=pairs.jsonl"):
+        assert read_recipe(find_recipe("own-files"), [*given, before, cure])
+
+
 def test_the_tiny_base_needs_text_to_be_trained_on(here):
     rows = ["data.source=files", *OWN]
     path = here / "recipe.yaml"

@@ -151,6 +151,10 @@ def test_files_of_rankings_stand_in_for_comparisons(files):
     assert [fault.split(":")[0] for fault in faults] == ["comparisons"]
 
 
+def _turns(number: int) -> list[dict[str, str]]:
+    return [{"role": "user", "content": f"u {number}"}, {"role": "assistant", "content": f"a {number}"}]
+
+
 def test_of_rows_without_a_held_out_file_some_prompts_are_held_out_and_always_the_same(files, tmp_path):
     pairs = [{"prompt": f"p {n % 100}", "chosen": f" a{n}", "rejected": f" b{n}"} for n in range(200)]
     ranked = [{"prompt": f"q {n}", "completions": [" a", " b"], "ranks": [1, 2]} for n in range(100)]
@@ -164,6 +168,15 @@ def test_of_rows_without_a_held_out_file_some_prompts_are_held_out_and_always_th
         assert not {row["prompt"] for row in train} & {row["prompt"] for row in held_out}
         assert 0.2 < len(held_out) / len(rows) < 0.4
     assert load_sets(DataSettings(source="files", held_out_share=0.3, **paths), seed=9) == found
+    chats = [{"messages": [{"role": "system", "content": "s"}, *_turns(n), *_turns(n + 100)]} for n in range(100)]
+    write_rows(tmp_path / "chats.jsonl", chats)
+    parted = load_sets(
+        DataSettings(source="files", validation_share=0.3, demonstrations=str(tmp_path / "chats.jsonl")), seed=0
+    )
+    parts = [[row["prompt"][1]["content"] for row in rows] for rows in
+             (parted.demonstrations, parted.demonstrations_held_out)]  # fmt: skip
+    assert not set(parts[0]) & set(parts[1])  # both turns of a dialogue are on one side
+    assert len(parts[0]) + len(parts[1]) == 200 and 40 < len(parts[1]) < 80
     named = load_sets(DataSettings(source="files", **paths, comparisons_held_out=paths["comparisons"]), seed=0)
     assert len(named.comparisons) == len(named.comparisons_held_out) == 200
 
