@@ -66,14 +66,15 @@ def build(
 
     Plain: "prompt". Few-shot: "instruction" with "examples" (a list of {"query", "response"}), or one row per pair
     with "query" and "response". For a use case: "use_case" and "prompt". A row may also hold what people made of it:
-    "completion", "completions" with "ranks", "chosen" and "rejected", "rating". What `tunewell collect export` writes
-    can be given as it is.
+    "completion", "completions" with "ranks", "chosen" and "rejected", "rating". The folder that `tunewell collect
+    export` writes can be given as it is.
 
     Examples:
       tunewell data build prompts.csv --out sets
-      tunewell data build prompts.jsonl export/rankings.jsonl --user-column customer --test 0.1 --out sets
+      tunewell data build prompts.jsonl export --user-column customer --test 0.1 --out sets
       tunewell data build OWNER/NAME --column prompt=question --column completion=answer --out sets
     """
+    from ...toolkit.errors import SettingsError
     from ..console import Console
     from ..data.build import BuildSettings
     from ..data.build import build as build_sets
@@ -82,13 +83,26 @@ def build(
 
     given = (plain_template, few_shot_template, shot_template, query_template, use_case_template)
     names = ("plain", "few_shot", "shot", "query", "use_case")
-    templates = Templates(**{name: text.replace("\\n", "\n") for name, text in zip(names, given, strict=True)})
-    settings = BuildSettings(
-        templates=templates, form=form, shots=shots, draws=draws, most_words=max_words, prefix=prefix,  # type: ignore[arg-type]
-        per_user=per_user, held_out=held_out, test=test, personal_data=personal_data, leak_words=leak_words,  # type: ignore[arg-type]
-        prompts_without_labels=ppo_without_labels, user_column=user_column, columns=parse_columns(column or ()),
-        split=split, seed=seed,
-    )  # fmt: skip
+    faults: list[str] = []
+    templates, columns, settings = Templates(), dict[str, str](), BuildSettings()
+    try:
+        templates = Templates(**{name: text.replace("\\n", "\n") for name, text in zip(names, given, strict=True)})
+    except SettingsError as error:
+        faults += error.faults
+    try:
+        columns = parse_columns(column or ())
+    except SettingsError as error:
+        faults += error.faults
+    try:
+        settings = BuildSettings(
+            templates=templates, form=form, shots=shots, draws=draws, max_words=max_words, prefix=prefix,  # type: ignore[arg-type]
+            per_user=per_user, held_out=held_out, test=test, personal_data=personal_data, leak_words=leak_words,  # type: ignore[arg-type]
+            prompts_without_labels=ppo_without_labels, user_column=user_column, columns=columns, split=split, seed=seed,
+        )  # fmt: skip
+    except SettingsError as error:
+        faults += error.faults
+    if faults:
+        raise SettingsError(faults, "the command line")
     found = build_sets(sources, out, settings, Console(is_quiet=quiet))
     rows, prompts = found["rows"], found["prompts"]
     lines = [

@@ -46,7 +46,7 @@ class BuildSettings:
     form: FormName = "auto"
     shots: int | None = None
     draws: int = 1
-    most_words: int = MOST_WORDS
+    max_words: int = MOST_WORDS
     prefix: int = 128
     per_user: int = 200
     held_out: float = 0.15
@@ -60,7 +60,7 @@ class BuildSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"shots": 0, "draws": 1, "most_words": 1, "prefix": 1, "per_user": 1, "leak_words": 1}
+        least = {"shots": 0, "draws": 1, "max_words": 1, "prefix": 1, "per_user": 1, "leak_words": 1}
         faults = [
             f"--{name.replace('_', '-')}: got {value}, wanted at least {low}"
             for name, low in least.items()
@@ -137,7 +137,7 @@ def _check_folder(out: Path) -> None:
 def _chosen(written: Sequence[Written], settings: BuildSettings) -> tuple[list[Written], list[Written], list[Dropped]]:
     """All distinct prompts, those that stay, and those that do not."""
     unique = merge_equal(written)
-    kept, dropped = drop_unclear(unique, settings.templates, settings.most_words)
+    kept, dropped = drop_unclear(unique, settings.templates, settings.max_words)
     kept, more = drop_common_prefixes(kept, settings.prefix)
     kept, most = limit_users(kept, settings.per_user, settings.seed)
     dropped += more + most

@@ -86,13 +86,11 @@ def _configs(files: Mapping[str, int]) -> list[dict[str, Any]]:
 
 
 def _files(files: Mapping[str, int]) -> list[tuple[object, ...]]:
-    def kind(name: str) -> str:
-        return "prompts" if "prompts" in name else name.removesuffix("_held_out").removesuffix("_test")
+    return [(f"{name}.jsonl", n, SETS.get(name) or _split_use(name)) for name, n in files.items()]
 
-    def use(name: str) -> str:
-        return ", for validation" if "held_out" in name else ", for the last test" if "test" in name else ""
 
-    return [(f"{name}.jsonl", n, SETS[kind(name)] + use(name)) for name, n in files.items()]
+def _split_use(name: str) -> str:
+    return "the same, for validation" if "held_out" in name else "the same, for a last test"
 
 
 def _users(summary: Row) -> str:

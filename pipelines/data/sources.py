@@ -10,9 +10,11 @@ from ...toolkit.data.hh_dialogues import parse_hh_rows
 from ...toolkit.data.row_shapes import CHECKS
 from ...toolkit.data.rows import read_rows
 from ...toolkit.errors import DataError, SettingsError
+from ..collect.export import SUMMARY as EXPORT
 from .written import Text, Written, folded
 
 Row = dict[str, Any]
+
 UNCLEAR_SKIPS = ("unclear", "broken", "personal_data")
 UNCLEAR_FLAG = "intent_unclear"
 LISTS = ("examples", "completions", "ranks", "messages", "prompt_flags")
@@ -40,7 +42,7 @@ def read_sources(
     """Read the prompts of all sources.
 
     Args:
-        sources: files, folders or ids of the hub.
+        sources: files, folders or ids of the hub; an export of `tunewell collect` as its folder or by its files.
         columns: by our name of a column the source's.
         user_column: who wrote a row; a source without it has no users.
         split: which part of a folder or hub data set.
@@ -54,7 +56,10 @@ def read_sources(
     """
     found: list[Written] = []
     unusable: list[Row] = []
-    for source, name in zip(sources, _names(sources), strict=True):
+    files = [file for source in sources for file in _files(source)]
+    if not files:
+        raise DataError(f"{', '.join(sources)} hold no rows; wanted prompts")
+    for source, name in zip(files, _names(files), strict=True):
         rows = [_renamed(row, columns) for row in read_rows(source, split=split)]
         if "prompt" not in rows[0] and {"chosen", "rejected"} <= rows[0].keys():
             rows, bad = _dialogues(rows, source)
@@ -95,6 +100,19 @@ def parse_columns(given: Sequence[str]) -> dict[str, str]:
     if faults:
         raise SettingsError(faults, "the command line")
     return {name: yours for name, _, yours in parts}
+
+
+def _files(source: str) -> list[str]:
+    """The source; of an export of `tunewell collect`, the files of it, of which some are often empty."""
+    folder = Path(source).expanduser()
+    files = sorted(folder.glob("*.jsonl")) if (folder / EXPORT).is_file() else [folder]
+    if any(file.is_file() for file in files):
+        return [str(file) for file in files if not _is_empty_export(file)]
+    return [source]
+
+
+def _is_empty_export(file: Path) -> bool:
+    return file.stat().st_size == 0 and (file.parent / EXPORT).is_file()
 
 
 def _names(sources: Sequence[str]) -> list[str]:

@@ -82,6 +82,7 @@ class Written:
         """Take over what was said of the same prompt in another row."""
         self.pairs = list(dict.fromkeys([*self.pairs, *other.pairs]))
         self.use_case = self.use_case or other.use_case
+        self.user = other.user if self.user is None else self.user
         self.demonstrations += [one for one in other.demonstrations if one not in self.demonstrations]
         self.rankings += other.rankings
         self.comparisons += other.comparisons

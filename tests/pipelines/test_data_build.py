@@ -4,10 +4,13 @@ from dataclasses import replace
 import datasets
 import pyarrow
 import pytest
+from collect_fakes import good_answer, study
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from micro_run import call
 from pyarrow import parquet
 from trl.data_utils import is_conversational
+from tunewell.pipelines.collect.export import export_study
 from tunewell.pipelines.console import Console
 from tunewell.pipelines.data.build import BuildSettings, build
 from tunewell.pipelines.data.checking import check_leaks
@@ -325,6 +328,25 @@ def test_dialogues_of_two_sides_are_read_and_those_that_are_no_pair_counted(tmp_
     assert summary["unusable_rows"] == {"same_answer": 1} and summary["rows"]["dropped"] == 1
 
 
+def test_an_export_of_the_feedback_page_is_a_source(tmp_path):
+    rows = [{"prompt": f"Say {n}", "completions": [" a", " b"], "user": f"u{n}"} for n in range(8)]
+    store, work, _ = study(tmp_path, [*rows, {"prompt": "Do it"}])
+    ada = store.join("Ada")
+    while (item := work.next(ada)) is not None:
+        skips = "demonstrate" in item.steps
+        body = {"reason": "unclear", "note": ""} if skips else good_answer(item)
+        work.submit(ada, item.id, f"answer-{item.item}", "skip" if skips else "answer", body)
+    export_study(store, tmp_path / "export")
+    files, summary = built([tmp_path / "export"], tmp_path / "sets", BuildSettings(held_out=0.3))
+    assert (tmp_path / "export" / "demonstrations.jsonl").stat().st_size == 0  # which is no fault
+    assert len(files["rankings"]) + len(files["rankings_held_out"]) == 8 == summary["users"]["known"]
+    assert len(files["comparisons"]) == len(files["rankings"])  # given twice, written once
+    assert len(files["ratings"]) + len(files["ratings_held_out"]) == 16
+    assert summary["dropped"] == {"marked_unclear": 1}
+    every = sorted(str(path) for path in (tmp_path / "export").glob("*.jsonl"))
+    assert built(every, tmp_path / "again", BuildSettings(held_out=0.3))[0] == files
+
+
 def test_columns_may_have_other_names(tmp_path):
     columns = parse_columns(["prompt=question", "completion=answer"])
     files, _ = made(
@@ -358,6 +380,20 @@ def test_all_settings_that_make_no_sense_are_told_at_once():
     with pytest.raises(SettingsError) as fault:
         BuildSettings(draws=0, prefix=0, per_user=0, held_out=0.6, test=0.5, form="prose", personal_data="maybe")
     assert len(fault.value.faults) == 6
+
+
+def test_the_command_builds_and_tells_all_faults_at_once(tmp_path, monkeypatch, capsys):
+    write_rows(tmp_path / "a.jsonl", [{"prompt": f"Say {n}"} for n in range(9)])
+    command = ("data", "build", tmp_path / "a.jsonl", "--out", tmp_path / "sets")
+    done = call(monkeypatch, capsys, *command, "--draws", 0, "--column", "x", "--plain-template", "hello")
+    assert done.code == 2 and "3 faults in the command line" in done.err
+    done = call(monkeypatch, capsys, *command, "--plain-template", "Q: {prompt}\\nA:", "--json")
+    assert done.code == 0 and json.loads(done.out)["files"] == {"prompts": 8, "held_out_prompts": 1}, done.err
+    assert "no row has the column 'user'" in done.err
+    assert read_rows(tmp_path / "sets" / "prompts.jsonl")[0]["prompt"].endswith("\nA:")
+    check = ("data", "check", tmp_path / "sets" / "prompts.jsonl", "--against", tmp_path / "sets" / "prompts.jsonl")
+    done = call(monkeypatch, capsys, *check, "--json")
+    assert done.code == 2 and len(json.loads(done.out)["leaks"]) == 8 and "measures memory" in done.err
 
 
 def test_nothing_left_says_why(tmp_path):
