@@ -103,6 +103,7 @@ def run_sweep(
         f"sweep.{name}.{arm}": {part: figure[part] for part in ("value", "low", "high", "n")}
         for name, row in table.items()
         for arm, figure in row.items()
+        if figure["value"] is not None
     }
     return Outcome(artifacts=before, results=results, rows={"arms": len(arms)}, warnings=tuple(_signs(arms, folder)))
 
@@ -158,6 +159,13 @@ def _lines(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
     """The table in words, one line an arm."""
     lines = [f"  {'':<10}" + "".join(f"{name:>24}" for name in table)]
     for arm in next(iter(table.values())):
-        cells = [f"{row[arm]['value']:.3f} [{row[arm]['low']:.3f}, {row[arm]['high']:.3f}]" for row in table.values()]
-        lines.append(f"  {arm:<10}" + "".join(f"{cell:>24}" for cell in cells))
+        lines.append(f"  {arm:<10}" + "".join(f"{_cell(row[arm]):>24}" for row in table.values()))
     return lines
+
+
+def _cell(figure: Mapping[str, Any]) -> str:
+    """A value with its interval; what could not be measured is named so."""
+    if figure["value"] is None:
+        return "not measured"
+    interval = "" if figure["low"] is None else f" [{figure['low']:.3f}, {figure['high']:.3f}]"
+    return f"{figure['value']:.3f}{interval}"

@@ -51,8 +51,12 @@ def sweep_plots(folder: Path) -> Iterator[dict[str, Any]]:
     for name, label in PLOTS.items():
         if name not in figures:
             continue
-        values = {arm: figure["value"] for arm, figure in figures[name].items()}
-        if min(values.values()) > 0 and max(values.values()) / min(values.values()) > FAR:
+        values = {
+            arm: figure["value"]
+            for arm, figure in figures[name].items()
+            if figure["value"] is not None and figures["kl"][arm]["value"] is not None
+        }
+        if values and min(values.values()) > 0 and max(values.values()) / min(values.values()) > FAR:
             label = f"log10 of {label}"
             values = {arm: math.log10(value) for arm, value in values.items()}
         yield {

@@ -3,10 +3,19 @@ import json
 import math
 
 import pytest
+from tunewell.eval.task import Score, TaskResult
+from tunewell.pipelines import sweep
+from tunewell.pipelines.console import Console
+from tunewell.pipelines.evaluate import EvalSettings
+from tunewell.pipelines.ppo import PpoSettings
 from tunewell.pipelines.ppo_report import frontier, rollout_samples
 from tunewell.pipelines.report.page import render
 from tunewell.pipelines.sweep import SweepSettings
 from tunewell.pipelines.sweep_report import sweep_curves, sweep_plots, sweep_table
+from tunewell.toolkit.errors import DataError
+from tunewell.toolkit.settings.base import BaseSettings
+from tunewell.toolkit.settings.reading import TrainerBlock
+from tunewell.toolkit.stage import Artifacts
 
 
 def figure(value):
@@ -46,6 +55,56 @@ def test_a_sweep_of_one_arm_or_of_an_arm_twice_is_refused():
     assert SweepSettings(kl_coefs=(0.1,), ptx_coefs=(1.0,)).faults() == []
     with pytest.raises(dataclasses.FrozenInstanceError):
         SweepSettings().kl_coefs = ()
+
+
+def test_a_sweep_that_was_stopped_trains_the_arms_that_are_left_and_reports_what_went_wrong(tmp_path, monkeypatch):
+    trained = []
+
+    def train(settings, base, seed, console, before, place):
+        trained.append((place.name, dict(settings.trainer)))
+        if place.name == "kl-0.2" and len(trained) == 2:
+            raise KeyboardInterrupt
+        (place / "policy").mkdir(parents=True)
+        far = 5.0 if settings.trainer["kl_coef"] == 0 else 0.1
+        log = [
+            {"step": step, "objective/score": 0.1, "objective/score_std": 1.0, "objective/kl": 20 * far,
+             "objective/kl_per_token": far}
+            for step in (1, 2, 3)
+        ]  # fmt: skip
+        (place / "log.json").write_text(json.dumps(log))
+
+    def measure(arms, *rest):
+        def score(value):
+            return Score(value=value, low=None, high=None, se=None, n=4, higher_is_better=True)
+
+        found = {arm: {"reward": score(1.0), "kl": score(None if arm == "kl 0" else 0.5)} for arm in ("sft", *arms)}
+        return {arm: {"reward": TaskResult(name="reward", scores=scores, items=[])} for arm, scores in found.items()}
+
+    monkeypatch.setattr(sweep, "run_ppo", train)
+    monkeypatch.setattr(sweep, "_measure", measure)
+    before = Artifacts(base="base", data=tmp_path, sft=tmp_path, reward=tmp_path)
+
+    def run():
+        settings = SweepSettings(kl_coefs=(0.0, 0.2))
+        ppo = PpoSettings(trainer=TrainerBlock({"max_steps": 3}))
+        return sweep.run_sweep(
+            settings, ppo, EvalSettings(), BaseSettings(), 0, Console(is_quiet=True), before, tmp_path
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    outcome = run()
+    assert [name for name, _ in trained] == ["kl-0", "kl-0.2", "kl-0.2"]  # the finished arm is not trained again
+    assert trained[2][1] == {"max_steps": 3, "kl_coef": 0.2, "ptx_coef": 0.0}
+    assert outcome.results["sweep.kl.kl 0.2"]["value"] == 0.5
+    assert "sweep.kl.kl 0" not in outcome.results  # what could not be measured is missing
+    assert [point["label"] for point in next(sweep_plots(tmp_path))["points"]] == ["SFT", "kl 0.2"]
+    (warning,) = outcome.warnings
+    assert warning.startswith("Sweep, kl 0, iteration 3: The policy has been more than 1.5 nats per token")
+    with pytest.raises(DataError, match="put filter, sft, reward before it"):
+        sweep.run_sweep(
+            SweepSettings(), PpoSettings(), EvalSettings(), BaseSettings(), 0, Console(), Artifacts(), tmp_path
+        )
 
 
 def test_arms_are_drawn_over_their_iterations(folder):

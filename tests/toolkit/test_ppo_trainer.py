@@ -141,7 +141,7 @@ def test_recomputing_activations_changes_no_number(tmp_path, value):
 
 # bitsandbytes reads single-element tensors that require gradients as numbers while it quantises
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True:UserWarning")
-@pytest.mark.parametrize("value", ["adapter", "head"])
+@pytest.mark.parametrize("value", [pytest.param("adapter", marks=pytest.mark.slow), "head"])
 def test_ppo_learns_on_a_four_bit_base(tmp_path, value):
     base().save_pretrained(tmp_path / "base")
     four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
