@@ -215,6 +215,7 @@ def _summary(
         "splits": {split: _split_counts(splits[split]) for split in SPLITS if splits[split]},
         "personal_data": dict(hidden),
         "files": {name: len(rows) for name, rows in files.items()},
+        "simulated_rows": sum(row.get("is_simulated", False) for rows in files.values() for row in rows),
         "prompt_words": {name: _spread(rows) for name, rows in files.items() if "prompts" in name},
     }
 

@@ -47,6 +47,9 @@ def card_of(summary: Row) -> str:
         "",
     ]
     lines += _table(("file", "rows", "what"), _files(summary["files"]))
+    if summary["simulated_rows"]:
+        lines += [f"**{summary['simulated_rows']} rows were judged by a simulated labeler, not by people** "
+                  "(`is_simulated`).", ""]  # fmt: skip
     lines += ["## Splits", "", _users(summary), ""]
     names = ("prompts", "users", "labelled", "plain", "few_shot", "use_case")
     splits = [(name, *(found.get(key, 0) for key in names)) for name, found in summary["splits"].items()]

@@ -46,9 +46,8 @@ def hide_personal_data(one: Written) -> tuple[Written, Counter[str]]:
 
 def rows_of(one: Written, split: Split, user: str | None, form: Form) -> Iterator[tuple[str, Row]]:
     """All rows that a prompt gives, each with the name of its file."""
-    about: Row = {"kind": one.kind, "user": user, "source": one.place}
-    if one.use_case:
-        about["use_case"] = one.use_case
+    # Every row has every column, of one type: `datasets` takes the columns of a file from its first rows.
+    about: Row = {"kind": one.kind, "user": user or "", "source": one.place, "use_case": one.use_case}
     suffix = "" if split == "train" else f"_{split}"
     prompts_file = "prompts" if split == "train" else f"{split}_prompts"
     for prompt, completion, more in _prompts(one, form):
@@ -69,29 +68,34 @@ def _prompts(one: Written, form: Form) -> Iterator[tuple[Text, str, Row]]:
         ):
             yield made.prompt, made.completion, {"shots": made.n_shots}
     elif one.is_chat:
-        yield one.prompt, "", {}
+        yield one.prompt, "", {"shots": 0}
     elif one.kind == "use_case":
-        yield form.templates.use_case.format(prompt=one.prompt, use_case=one.use_case), "", {}
+        yield form.templates.use_case.format(prompt=one.prompt, use_case=one.use_case), "", {"shots": 0}
     else:
-        yield form.templates.plain.format(prompt=one.prompt), "", {}
+        yield form.templates.plain.format(prompt=one.prompt), "", {"shots": 0}
 
 
 def _judged(one: Written, prompt: Text, suffix: str, about: Row, form: Form) -> Iterator[tuple[str, Row]]:
     asked = _asked(prompt, form)
-    pairs: list[Row] = []
-    for completions, ranks in one.rankings:
+    pairs: list[tuple[Row, bool]] = []
+    for completions, ranks, is_simulated in one.rankings:
         texts = [_answer(prompt, text, form) for text in completions]
-        yield f"rankings{suffix}", {"prompt": asked, "completions": texts, "ranks": ranks} | about
-        pairs += comparisons_of(asked, texts, ranks)
-    for chosen, rejected in one.comparisons:
-        both = (_answer(prompt, chosen, form), _answer(prompt, rejected, form))
-        pairs.append({"prompt": asked, "chosen": both[0], "rejected": both[1]})
-    for number, pair in enumerate(pairs):
+        yield (
+            f"rankings{suffix}",
+            {"prompt": asked, "completions": texts, "ranks": ranks} | about | {"is_simulated": is_simulated},
+        )
+        pairs += [(pair, is_simulated) for pair in comparisons_of(asked, texts, ranks)]
+    for chosen, rejected, is_simulated in one.comparisons:
+        both = {"chosen": _answer(prompt, chosen, form), "rejected": _answer(prompt, rejected, form)}
+        pairs.append(({"prompt": asked} | both, is_simulated))
+    for number, judged in enumerate(pairs):
+        pair, is_simulated = judged
         # Rankings and the pairs made of them are often given together.
-        if pair["chosen"] != pair["rejected"] and pair not in pairs[:number]:
-            yield f"comparisons{suffix}", pair | about
-    for text, rating in one.ratings:
-        yield f"ratings{suffix}", {"prompt": asked, "completion": _answer(prompt, text, form), "rating": rating} | about
+        if pair["chosen"] != pair["rejected"] and judged not in pairs[:number]:
+            yield f"comparisons{suffix}", pair | about | {"is_simulated": is_simulated}
+    for text, rating, is_simulated in one.ratings:
+        row = {"prompt": asked, "completion": _answer(prompt, text, form), "rating": rating}
+        yield f"ratings{suffix}", row | about | {"is_simulated": is_simulated}
 
 
 def _asked(prompt: Text, form: Form) -> Text:

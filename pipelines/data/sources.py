@@ -204,10 +204,11 @@ def _pairs(row: Row) -> list[tuple[str, str]]:
 
 
 def _add_labels(one: Written, row: Row) -> None:
+    is_simulated = str(row.get("is_simulated", "")).lower() in ("true", "1")
     if "rating" in row and "completion" in row:
         _check(row, "rating", "rating")
         _check(row, "completion", "completion")
-        one.ratings.append((row["completion"], row["rating"]))
+        one.ratings.append((row["completion"], row["rating"], is_simulated))
     elif "completion" in row:
         _check(row, "completion", "completion")
         one.demonstrations.append(row["completion"])
@@ -216,13 +217,13 @@ def _add_labels(one: Written, row: Row) -> None:
         _check(row, "ranks", "ranks")
         if len(row["completions"]) != len(row["ranks"]):
             raise DataError(f"got {len(row['completions'])} completions and {len(row['ranks'])} ranks")
-        one.rankings.append((row["completions"], row["ranks"]))
+        one.rankings.append((row["completions"], row["ranks"], is_simulated))
     if "chosen" in row and "rejected" in row:
         _check(row, "chosen", "chosen")
         _check(row, "rejected", "rejected")
-        one.comparisons.append((row["chosen"], row["rejected"]))
-    texts: list[Text] = [*one.demonstrations, *(text for pair in one.comparisons for text in pair)]
-    texts += [text for text, _ in one.ratings] + [text for found, _ in one.rankings for text in found]
+        one.comparisons.append((row["chosen"], row["rejected"], is_simulated))
+    texts: list[Text] = [*one.demonstrations, *(text for pair in one.comparisons for text in pair[:2])]
+    texts += [text for text, _, _ in one.ratings] + [text for found, _, _ in one.rankings for text in found]
     if any(isinstance(text, str) == one.is_chat for text in texts):
         raise DataError("it mixes text and lists of messages; wanted prompt and completions of one kind")
 

@@ -23,9 +23,9 @@ class Written:
         pairs: the few-shot prompt's queries and responses.
         use_case: what the prompt is for; else empty.
         demonstrations: completions that people wrote.
-        rankings: each a list of completions and their ranks.
-        comparisons: each a chosen and a rejected completion.
-        ratings: each a completion and its number.
+        rankings: each a list of completions, their ranks, and whether a simulated labeler gave them.
+        comparisons: each a chosen and a rejected completion, and the same.
+        ratings: each a completion and its number, and the same.
         n_rows: how many rows of the sources it stands for.
         n_answered: how many of those a person answered.
         n_unclear: how many of those who saw it called it unclear, broken or personal.
@@ -39,9 +39,9 @@ class Written:
     pairs: list[Pair] = field(default_factory=list)
     use_case: str = ""
     demonstrations: list[Text] = field(default_factory=list)
-    rankings: list[tuple[list[Text], list[int]]] = field(default_factory=list)
-    comparisons: list[tuple[Text, Text]] = field(default_factory=list)
-    ratings: list[tuple[Text, float]] = field(default_factory=list)
+    rankings: list[tuple[list[Text], list[int], bool]] = field(default_factory=list)
+    comparisons: list[tuple[Text, Text, bool]] = field(default_factory=list)
+    ratings: list[tuple[Text, float, bool]] = field(default_factory=list)
     n_rows: int = 1
     n_answered: int = 0
     n_unclear: int = 0
@@ -104,7 +104,7 @@ def plain(text: Text) -> str:
 
 def completions_of(written: Written) -> Sequence[str]:
     """Every completion of a prompt, as plain text."""
-    found = [*written.demonstrations, *(text for texts, _ in written.rankings for text in texts)]
-    found += [text for pair in written.comparisons for text in pair]
-    found += [text for text, _ in written.ratings]
+    found = [*written.demonstrations, *(text for texts, _, _ in written.rankings for text in texts)]
+    found += [text for chosen, rejected, _ in written.comparisons for text in (chosen, rejected)]
+    found += [text for text, _, _ in written.ratings]
     return [*map(plain, found), *(response for _, response in written.pairs)]

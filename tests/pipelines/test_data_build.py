@@ -37,7 +37,10 @@ def made(tmp_path, rows, options=ALL_TRAIN, name="prompts.jsonl"):
 
 def built(sources, out, options=ALL_TRAIN):
     summary = build([str(one) for one in sources], out, options, QUIETLY)
-    return {name: read_rows(out / f"{name}.jsonl") for name in summary["files"]}, summary
+    files = {name: read_rows(out / f"{name}.jsonl") for name in summary["files"]}
+    for rows in files.values():
+        assert len({tuple(sorted(row)) for row in rows}) == 1  # every row has every column
+    return files, summary
 
 
 def dropped(tmp_path):
@@ -345,6 +348,18 @@ def test_an_export_of_the_feedback_page_is_a_source(tmp_path):
     assert summary["dropped"] == {"marked_unclear": 1}
     every = sorted(str(path) for path in (tmp_path / "export").glob("*.jsonl"))
     assert built(every, tmp_path / "again", BuildSettings(held_out=0.3))[0] == files
+
+
+def test_what_a_simulated_labeler_said_stays_marked(tmp_path):
+    judged = {"prompt": "Say 1", "completions": ["a", "b"], "ranks": [1, 2]}
+    files, summary = made(tmp_path, [
+        judged | {"is_simulated": True}, judged,
+        {"prompt": "Say 1", "completion": "a", "rating": 3, "is_simulated": True},
+    ])  # fmt: skip
+    assert [row["is_simulated"] for row in files["rankings"]] == [True, False]
+    assert [row["is_simulated"] for row in files["comparisons"]] == [True, False]
+    assert files["ratings"][0]["is_simulated"] and summary["simulated_rows"] == 3
+    assert "3 rows were judged by a simulated labeler" in (tmp_path / "sets" / "README.md").read_text()
 
 
 def test_columns_may_have_other_names(tmp_path):
