@@ -3,7 +3,7 @@
 import bisect
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -134,28 +134,36 @@ class Blocklist:
                     yield first + number, hits
 
     def _suspects(self, texts: Sequence[str], leetspeak: bool) -> list[int]:
-        """Look through all simple texts as one, and name those that hold something, together with all others."""
-        joined = SEAM.join(texts)
-        if joined.isascii():  # most texts of most corpora: one question instead of many
-            simple: Sequence[int] = range(len(texts))
-            others: list[int] = []
-        else:
-            simple = [number for number, text in enumerate(texts) if is_simple(text)]
-            others = sorted(set(range(len(texts))).difference(simple))
-            joined = SEAM.join(texts[number] for number in simple)
-        folded = fold_simple(joined)
-        if folded.isascii():
-            found = self._prefilter.places(folded)
-        else:
-            found = [start for start, _, _ in self._plain.places(folded)]
-        found += leetspeak_places(folded) if leetspeak else []
+        """Look through simple texts as one, and name those that may hold something, together with all others.
+
+        Plain ASCII, most texts of most corpora, is looked through by its words; other simple texts
+        are by the automaton.
+        """
+        plain = [number for number, text in enumerate(texts) if text.isascii()]
+        rest = sorted(set(range(len(texts))).difference(plain))
+        simple = [number for number in rest if is_simple(texts[number])]
+        others = sorted(set(rest).difference(simple))
+        found = self._suspects_among(texts, plain, leetspeak, self._prefilter.places)
+        found += self._suspects_among(
+            texts, simple, leetspeak, lambda folded: [start for start, _, _ in self._plain.places(folded)]
+        )
+        return sorted({*others, *found})
+
+    def _suspects_among(
+        self, texts: Sequence[str], numbers: Sequence[int], leetspeak: bool, look: Callable[[str], list[int]]
+    ) -> list[int]:
+        """Look through some simple texts as one."""
+        if not numbers:
+            return []
+        folded = fold_simple(SEAM.join([texts[number] for number in numbers]))
+        found = look(folded) + (leetspeak_places(folded) if leetspeak else [])
         if not found:
-            return others
+            return []
         lengths = [len(part) + len(SEAM) for part in folded.split(SEAM)]
-        if len(lengths) != len(simple):  # a text holds the seam itself
-            return list(range(len(texts)))
+        if len(lengths) != len(numbers):  # a text holds the seam itself
+            return list(numbers)
         ends = list(itertools.accumulate(lengths))
-        return sorted({*others, *(simple[bisect.bisect_right(ends, start)] for start in found)})
+        return [numbers[bisect.bisect_right(ends, start)] for start in found]
 
     def _spelled(self, folded: str, plain: Sequence[Place]) -> list[Place]:
         """Find the patterns that hold a symbol read as a letter, where no plain match is."""

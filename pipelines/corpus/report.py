@@ -1,5 +1,6 @@
 """The page of a filter run: where the rows went, how the scores lie, what was dropped, file by file."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,8 @@ def _histogram(one: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _example(one: Mapping[str, Any]) -> dict[str, Any]:
-    notes = [
-        f"{one['file']}, line {one['line']:,}",
-        f"matches {one['matched']}" if one.get("matched") else "",
-        one["note"],
-    ]
+    # What matched is marked in the text, which is covered until asked for; a note would show it to everybody.
+    notes = [f"{one['file']}, line {one['line']:,}", one["note"]]
     return {
         "filter": one["filter"],
         "reason": one["reason"],
@@ -114,10 +112,10 @@ def _tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         for one in files[:FILES_SHOWN]
     ]
     more = len(files) - FILES_SHOWN
-    caption = f"The {FILES_SHOWN} files that lost most; {more:,} more are in summary.json" if more > 0 else ""
-    tables: list[dict[str, Any]] = [{"title": "File by file", "columns": columns, "rows": rows}]
-    if caption:
-        tables[0]["caption"] = caption
+    caption = f"The {FILES_SHOWN} files that lost most; {more:,} more are in summary.json"
+    if more <= 0:
+        caption = "Those that lost most come first"
+    tables: list[dict[str, Any]] = [{"title": "File by file", "columns": columns, "rows": rows, "caption": caption}]
     if summary["errors"]:
         errors = [[error, count] for error, count in summary["errors"].items()]
         tables.append({"title": "What could not be read", "columns": ["Fault", "Rows"], "rows": errors})
@@ -131,7 +129,9 @@ def _share(part: int, whole: int) -> float | None:
 def _header(summary: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     made_with = summary["made_with"]
     settings = {name: value for name, value in made_with["filter"].items() if value not in (None, {}, [])}
-    run = {"command": " ".join(record["argv"]), "engine": record["engine"], "workers": record["workers"]}
+    # The folder that the program lies in says nothing about the run.
+    command = shlex.join([Path(record["argv"][0]).name, *record["argv"][1:]])
+    run = {"command": command, "engine": record["engine"], "workers": record["workers"]}
     found = {"Run": run | {"tunewell": made_with["tunewell"]}, "Filters": settings}
     if made_with["model"]:
         found["Model"] = made_with["model"]

@@ -285,8 +285,8 @@ PIECES = [
 @given(st.lists(st.sampled_from(PREFIXES), min_size=1, unique=True), st.lists(st.lists(st.tuples(
     st.sampled_from(PIECES), st.sampled_from(["", " ", "-", ", "])), max_size=8), max_size=6))  # fmt: skip
 @settings(max_examples=300, deadline=None)
-def test_what_the_first_letters_of_words_rule_out_holds_no_pattern(patterns, texts):
-    # Patterns shorter than the letters looked up, as long, longer, open on a side, and beginning with a symbol.
+def test_what_the_words_of_a_text_rule_out_holds_no_pattern(patterns, texts):
+    # Patterns of one word and of many, long ones, open on a side, and beginning with a symbol.
     listed = Blocklist.from_lines(patterns)
     written = ["".join(piece + gap for piece, gap in text) for text in texts]
     expected = {number: hits for number, text in enumerate(written) if (hits := listed.find(text))}
