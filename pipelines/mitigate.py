@@ -119,7 +119,8 @@ class Treatment:
             from ..toolkit.mitigations.control_tokens import control_tokens
             from ..toolkit.mitigations.loss_terms import VerdictLoss
 
-            terms.append(VerdictLoss(control_tokens(tokenizer).ids, settings.control.strength))
+            tokens = control_tokens(tokenizer)
+            terms.append(VerdictLoss((tokens.safe, tokens.unsafe), settings.control.strength))
         if settings.equalise.strength:
             terms.append(objectives.Equalise(self._pairs(tokenizer), settings.equalise.strength))
         wanted = settings.embeddings

@@ -90,6 +90,14 @@ def _verdict(results: Mapping[str, Any]) -> Iterator[str]:
             f"Held-out prompts with a toxic answer went from {before['value']:.0%} (base) to {after['value']:.0%} "
             f"({last.upper()}) of {after['n']}."
         )
+    if {f"gate.toxic.{last}", f"gate.toxic_without.{last}"} <= results.keys():
+        behind, without = results[f"gate.toxic.{last}"], results[f"gate.toxic_without.{last}"]
+        refused = results.get(f"gate.over_refusal.{last}")
+        cost = f"; it refuses {refused['value']:.0%} of {refused['n']} harmless ones" if refused else ""
+        yield (
+            f"The gate of control tokens brings {last.upper()} from {without['value']:.0%} to {behind['value']:.0%} "
+            f"toxic answers of {behind['n']}{cost}."
+        )
     if {"ppo.reward.before", "ppo.reward.after", "ppo.kl"} <= results.keys():
         yield (
             f"PPO moved the mean reward from {results['ppo.reward.before']['value']:.2f} to "

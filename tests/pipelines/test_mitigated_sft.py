@@ -91,6 +91,7 @@ def test_everything_at_once_goes_through_all_stages_on_a_four_bit_base_and_chat_
     from tunewell.pipelines.export.merge import export_model
     from tunewell.pipelines.model_source import find_model
     from tunewell.pipelines.prompt_form import prompt_form
+    from tunewell.pipelines.report_data import build_report
     from tunewell.toolkit.files import read_json
     from tunewell.toolkit.mitigations.decoding import Erasure
     from tunewell.toolkit.model.generation import Sampling
@@ -107,6 +108,9 @@ def test_everything_at_once_goes_through_all_stages_on_a_four_bit_base_and_chat_
         assert record["results"][f"gate.toxic.{model}"]["n"] == 4
         answers = read_json(tmp_path / "run" / "05-eval" / model / "gate.json")["answers"]
         assert {one["decision"] for one in answers} <= {"pass", "recovered", "filter"} and len(answers) == 4
+
+    verdict = build_report(tmp_path / "run")["verdict"]
+    assert any(text.startswith("The gate of control tokens brings PPO from") for text in verdict)
 
     source = find_model(str(tmp_path / "run"))
     acting = find_at_decoding(source)

@@ -188,16 +188,21 @@ def test_beginnings_end_where_the_gate_asks_and_are_judged_by_the_classifier_giv
     assert seen == {0, 4, 8, 9} and text
 
 
-def test_the_verdict_loss_counts_control_tokens_alone(words):
+def test_the_verdict_loss_counts_the_choice_of_two_alone(words):
     model = controlled(words)
     tokens = control_tokens(words)
-    ids = torch.tensor([[1, 10, tokens.safe, 11, tokens.unsafe]])
+    ids = torch.tensor([[1, 10, tokens.safe, 11, tokens.unsafe, tokens.think]])
     inputs = {"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)}
-    value = VerdictLoss(tokens.ids, 5.0)(Batch(model, inputs, 0, 0)).item()
-    lp = model(input_ids=ids).logits.detach().log_softmax(-1)[0]
-    assert value == pytest.approx(-(lp[1, tokens.safe] + lp[3, tokens.unsafe]).item() / 2, rel=1e-4)
+    term = VerdictLoss((tokens.safe, tokens.unsafe), 5.0)
+    logits = model(input_ids=ids).logits.detach()[0]
+    odds = (logits[:, tokens.unsafe] - logits[:, tokens.safe]).tolist()
+    by_hand = (math.log1p(math.exp(odds[1])) + math.log1p(math.exp(-odds[3]))) / 2
+    assert term(Batch(model, inputs, 0, 0)).item() == pytest.approx(by_hand, rel=1e-4)
     plain = inputs | {"labels": torch.full_like(ids, -100)}
-    assert VerdictLoss(tokens.ids, 5.0)(Batch(model, plain, 0, 0)).item() == 0.0
+    assert term(Batch(model, plain, 0, 0)).item() == 0.0
+    with torch.no_grad():  # other tokens do not count, however likely they are
+        model.lm_head.weight[30] *= 50
+    assert term(Batch(model, inputs, 0, 0)).item() == pytest.approx(by_hand, rel=1e-4)
 
 
 # ---- the gate --------------------------------------------------------------------------------------------------
@@ -417,7 +422,7 @@ def test_a_model_that_was_trained_on_the_rows_tells_unsafe_beginnings_from_safe_
         )
         loss = model(input_ids=ids, labels=labels).loss
         batch = Batch(model, {"input_ids": ids, "labels": labels}, step, 0)
-        (loss + VerdictLoss(tokens.ids, 1.0)(batch)).backward()
+        (loss + VerdictLoss((tokens.safe, tokens.unsafe), 1.0)(batch)).backward()
         optimizer.step()
         optimizer.zero_grad()
     model.eval()

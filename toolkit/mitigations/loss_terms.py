@@ -99,20 +99,31 @@ def taken(count: int, size: int, batch: Batch) -> Iterator[int]:
 
 
 class VerdictLoss:
-    """Cross-entropy of the control tokens alone: there is one of them to a hundred of text, which drowns it out."""
+    """Cross-entropy of the choice between the two verdicts, which is what the gate reads.
+
+    Beside the loss over the whole vocabulary: there is one verdict to many tokens of text, which drown it out. More
+    weight on that loss is no cure: a trained model gives new tokens next to no probability, and its adapter would first
+    of all learn to say them, at the cost of everything else. The choice of two begins at ln 2.
+
+    Args:
+        verdicts: ids of the safe and of the unsafe token.
+        strength: weight in the loss.
+    """
 
     name = "verdict"
 
-    def __init__(self, ids: Sequence[int], strength: float) -> None:
-        self.ids, self.strength = list(ids), strength
+    def __init__(self, verdicts: Sequence[int], strength: float) -> None:
+        self.verdicts, self.strength = list(verdicts), strength
 
     def check(self, model: Any) -> None:
         """Any model can learn them."""
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Mean over the positions of the batch whose label is a control token; zero where there is none."""
+        """Mean over the positions of the batch whose label is a verdict; zero where there is none."""
         labels = batch.inputs["labels"][:, 1:]
-        is_control = torch.isin(labels, torch.tensor(self.ids, device=labels.device))
-        scores = batch.logits[:, :-1][is_control].float()
-        losses = torch.nn.functional.cross_entropy(scores, labels[is_control], reduction="sum")
-        return losses / is_control.sum().clamp(min=1)
+        verdicts = torch.tensor(self.verdicts, device=labels.device)
+        is_verdict = torch.isin(labels, verdicts)
+        scores = batch.logits[:, :-1][is_verdict][:, verdicts].float()
+        choices = (labels[is_verdict][:, None] == verdicts).int().argmax(-1)
+        losses = torch.nn.functional.cross_entropy(scores, choices, reduction="sum")
+        return losses / is_verdict.sum().clamp(min=1)

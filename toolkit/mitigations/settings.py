@@ -143,7 +143,7 @@ class ControlSettings:
     """
 
     strength: float = setting(0.0, low=0)
-    """Weight of the verdicts in the loss, beside that of the text; 0 is off, try 1 to 10."""
+    """Weight of the verdicts in the loss, beside that of the text; 0 is off, try 1 to 5."""
     texts: str | None = None
     """File of rows with `prompt`, `completion` and `is_unsafe` (or a `score` and the threshold below), perhaps with a
     `rationale` that the model learns to think; null takes both sides of the run's comparisons."""
