@@ -5,7 +5,7 @@ is computed is the same; only plain LoRA layers with one active adapter are repl
 
 Where only speed counts and no gradient is wanted, the three products become one, (W + s B A) x, with a sum that is made
 for the purpose and forgotten afterwards: the base itself never changes. In float32 alone, for a sum in 16 bits would
-round away most of what the adapter learned.
+round away most of what the adapter learned; and on a CPU alone, for a GPU has no memory to spare for it.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,8 +29,8 @@ def compute_directly(layers: Iterable[nn.Module], name: str | None, *, summed: b
     Args:
         layers: from `lora_layers`.
         name: the adapter that is active in them, or None.
-        summed: whether layers in float32 compute one product with the sum W + s B A, in eval mode and without
-            gradients; this takes as much memory as their weights.
+        summed: whether layers in float32 on a CPU compute one product with the sum W + s B A, in eval mode and
+            without gradients; this takes as much memory as their weights.
     """
     for layer in layers:
         layer.__dict__.pop("forward", None)
@@ -56,8 +56,8 @@ def _summed(layer: Any, name: str) -> Forward | None:
     if name not in layer.lora_A or type(base) is not nn.Linear or not _is_plain(layer, name):
         return None
     down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
-    is_exact = {base.weight.dtype, down.dtype, up.dtype} == {torch.float32}
-    if not is_exact or torch.is_autocast_enabled(base.weight.device.type):
+    is_exact = {base.weight.dtype, down.dtype, up.dtype} == {torch.float32} and not torch.is_autocast_enabled("cpu")
+    if not is_exact or base.weight.device.type != "cpu":
         return None
     weight = torch.addmm(base.weight, up, down, alpha=layer.scaling[name])
     return lambda x: nn.functional.linear(x, weight, base.bias)

@@ -284,8 +284,8 @@ class ModelStack:
         Args:
             name: the adapter, or None for the bare base.
             trainable: whether this adapter takes gradients inside; all others never do. Run the backward inside too.
-            summed: whether layers in float32 compute with W + s B A where `is_direct` holds: one product instead of
-                three, without gradients, for the memory of a second set of their weights.
+            summed: whether layers in float32 on a CPU compute with W + s B A where `is_direct` holds: one product
+                instead of three, without gradients, for the memory of a second set of their weights.
 
         Raises:
             ModelError: when there is no such adapter.
