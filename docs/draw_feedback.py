@@ -142,7 +142,6 @@ def draw(browser: Any, url: str, results: str, out: Path) -> None:
     ada.keys("Enter")
     ada.rate(1)
     ada.rank(3)
-    ada.shoot(out / "feedback-rank.png")
     ben = Window(browser, url, "Ben", "dark", 1100, 800)
     ben.rate(4)
     ben.rank(2)

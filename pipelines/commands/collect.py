@@ -96,7 +96,7 @@ def simulate(
     """Let a simulated labeler rate and rank: a scorer with noise, to try the loop without people.
 
     Its answers are marked as simulated on the page and in every exported row; it writes no demonstrations and takes
-    no part in agreement between people.
+    no part in agreement between people. They finish items as those of people do: give it a study of its own.
 
     Examples:
       tunewell collect simulate trial.sqlite samples/samples.jsonl --scorer toxicity:wordlist:words.txt

@@ -20,7 +20,7 @@ function draw(found) {
   byId("meter").style.width = `${found.items ? (100 * done) / found.items : 0}%`;
   byId("figures").replaceChildren(
     figure("items finished", `${done} of ${found.items}`),
-    figure("answers", found.answers, found.simulated ? `${found.simulated} simulated` : ""),
+    figure(found.simulated ? `answers, ${found.simulated} simulated` : "answers", found.answers),
     figure(found.overlap === 1 ? "answer per item" : "answers per item", found.overlap),
     figure("undone", found.undone),
     found.surplus ? figure("late", found.surplus, "came after their item had gone on; not exported") : "",
