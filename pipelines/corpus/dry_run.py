@@ -22,6 +22,8 @@ from .worker import judge_batch
 PLACES = 40
 "Places of the corpus that a sample is drawn from, evenly spread with a random shift."
 WINDOW = 16_000_000
+SMALL = 4_000_000
+"A corpus of so many bytes is read whole."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,7 @@ def estimate(plan: Plan, n: int, console: Console, *, workers: int | None = None
                     reasons[first[0], first[1].reason] += 1
             advance(judged, n)
     total = sum(source.size for source in plan.sources)
-    in_all = round(total / max(n_bytes, 1) * n_lines)
+    in_all = n_lines if total <= SMALL else round(total / max(n_bytes, 1) * n_lines)
     return Estimate(
         rows=judged, unreadable=unreadable, dropped=_share(dropped, judged),
         by_reason={key: _share(count, judged) for key, count in reasons.most_common()}, rows_in_all=in_all,
@@ -133,9 +135,12 @@ def sample_texts(plan: Plan, *, n: int = CALIBRATION_SAMPLE, seed: int = 0) -> l
 
 def _sample(plan: Plan, n: int, seed: int) -> Iterator[tuple[Batch, int]]:
     """Read a batch at each of some places, and tell how many of its rows to take."""
+    total = sum(source.size for source in plan.sources)
+    if total <= SMALL:
+        yield from _sample_of_all(plan, n)
+        return
     rng = random.Random(seed)
     places = min(PLACES, max(1, n // 8))
-    total = sum(source.size for source in plan.sources)
     left = n
     for number in range(places):
         at = int((number + rng.random()) / places * total)
@@ -145,6 +150,23 @@ def _sample(plan: Plan, n: int, seed: int) -> Iterator[tuple[Batch, int]]:
         share = -(-left // (places - number))
         yield batch, share
         left -= min(share, len(batch.texts))
+
+
+def _sample_of_all(plan: Plan, n: int) -> Iterator[tuple[Batch, int]]:
+    """Read a small corpus whole, so that no row is taken twice, and take an even share of each batch."""
+    batches = [
+        batch
+        for unit in plan.units
+        for segment in unit.segments
+        for batch in read_segment(plan.sources[segment.source], segment, plan.reader)
+    ]
+    rows = sum(len(batch.texts) for batch in batches)
+    wanted, seen, taken = min(n, rows), 0, 0
+    for batch in batches:
+        seen += len(batch.texts)
+        share = wanted * seen // max(rows, 1) - taken
+        taken += share
+        yield batch, share
 
 
 def _from(plan: Plan, at: int) -> Iterator[Batch]:

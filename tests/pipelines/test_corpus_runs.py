@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 from dataclasses import dataclass
@@ -242,6 +243,17 @@ def test_a_column_of_any_name_can_be_judged(tmp_path):
     assert (summary["kept"], summary["dropped"], summary["quarantined"]) == (1, 1, 1)
     (one,) = records(tmp_path / "out", "dropped")
     assert one["place"] == ["body"]
+
+
+def test_a_dry_run_takes_no_row_twice(tmp_path):
+    rows = tmp_path / "rows.jsonl.gz"
+    texts = ["badword", "fine", "fine too"]
+    rows.write_bytes(gzip.compress("".join(json.dumps({"text": text}) + "\n" for text in texts).encode() + b"broken\n"))
+    plan = make_plan([str(rows)], tmp_path / "out", settings(tmp_path))
+    found = estimate(plan, 100, QUIET)
+    assert (found.rows, found.unreadable, found.rows_in_all) == (3, 1, 4)
+    assert found.dropped.value == pytest.approx(1 / 3)
+    assert estimate(plan, 1, QUIET).rows == 1
 
 
 def test_a_dry_run_estimates_what_a_run_removes_and_writes_nothing(tmp_path):
