@@ -112,6 +112,9 @@ def test_everything_at_once_goes_through_all_stages_on_a_four_bit_base_and_chat_
     verdict = build_report(tmp_path / "run")["verdict"]
     assert any(text.startswith("The gate of control tokens brings PPO from") for text in verdict)
 
+    told = record["stages"]["eval"]["warnings"]
+    assert any("safe held-out texts of sft" in text and "row_learning_rate" in text for text in told)
+
     source = find_model(str(tmp_path / "run"))
     acting = find_at_decoding(source)
     assert acting.erasure and acting.gate and not acting.missing and len(acting.names) == 2
