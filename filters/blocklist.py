@@ -1,8 +1,6 @@
 """A list of words and phrases is found in texts, however they are written, as whole words."""
 
-import bisect
 import hashlib
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -159,11 +157,14 @@ class Blocklist:
         found = look(folded) + (leetspeak_places(folded) if leetspeak else [])
         if not found:
             return []
-        lengths = [len(part) + len(SEAM) for part in folded.split(SEAM)]
-        if len(lengths) != len(numbers):  # a text holds the seam itself
+        if folded.count(SEAM) != len(numbers) - 1:  # a text holds the seam itself
             return list(numbers)
-        ends = list(itertools.accumulate(lengths))
-        return [numbers[bisect.bisect_right(ends, start)] for start in found]
+        suspects, at, done = [], 0, 0
+        for start in sorted(found):
+            at += folded.count(SEAM, done, start)
+            done = start
+            suspects.append(numbers[at])
+        return suspects
 
     def _spelled(self, folded: str, plain: Sequence[Place]) -> list[Place]:
         """Find the patterns that hold a symbol read as a letter, where no plain match is."""
