@@ -111,6 +111,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the public data")
     parser.add_argument("--out", type=Path, help="where rows and runs are kept; default: nowhere")
     arguments = parser.parse_args()
+    if not arguments.data.is_dir():
+        print(f"skipped: no public data at {arguments.data}; --data names another folder")
+        return
     if arguments.out:
         arguments.out.mkdir(parents=True)
         show(arguments.data, arguments.out)
