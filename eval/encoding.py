@@ -17,8 +17,11 @@ def encode_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, 
     """
     if not pairs:
         return []
-    alone = {context: encode_plain(tokenizer, context.rstrip()) for context in dict.fromkeys(c for c, _ in pairs)}
-    begun = {context: tuple(with_start(tokenizer, ids)) for context, ids in alone.items()}
+    contexts = list(dict.fromkeys(context for context, _ in pairs))
+    bare = [context.rstrip() for context in contexts]
+    alone = dict(zip(contexts, tokenizer(bare, add_special_tokens=False, verbose=False)["input_ids"], strict=True))
+    start = _own_start(tokenizer)
+    begun = {context: tuple(_begun(tokenizer, ids, start)) for context, ids in alone.items()}
     texts = [context + continuation for context, continuation in pairs]
     together = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     return [
@@ -32,9 +35,12 @@ def with_start(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[i
 
     It is not put there twice (a chat template may have written it), and an empty text gets a start token in any case.
     """
+    return _begun(tokenizer, ids, _own_start(tokenizer))
+
+
+def _begun(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], start: list[int]) -> list[int]:
     if not ids:
         return start_ids(tokenizer)
-    start = _own_start(tokenizer)
     return list(ids) if list(ids[: len(start)]) == start else [*start, *ids]
 
 

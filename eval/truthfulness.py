@@ -123,6 +123,7 @@ class _Asked:
         self.answers = list(dict.fromkeys((*question.correct, *question.incorrect)))
         self.prompt = prompt
         self.wordings = {"": question.question} | ({"_blanked": ""} if control else {})
+        self.contexts = {suffix: prompt.context(wording) for suffix, wording in self.wordings.items()}
         self.has_binary = binary
         self.pairs = [pair for suffix in self.wordings for pair in self._pairs(suffix)]
 
@@ -133,7 +134,7 @@ class _Asked:
         return pairs
 
     def _choice(self, suffix: str, answer: str) -> tuple[str, str]:
-        return self.prompt.context(self.wordings[suffix]), self.prompt.delimiter + answer
+        return self.contexts[suffix], self.prompt.delimiter + answer
 
     def _letter(self, suffix: str, true_first: bool, letter: str) -> tuple[str, str]:
         options = (self.question.best, self.question.best_incorrect)

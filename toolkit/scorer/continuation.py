@@ -133,29 +133,34 @@ class ContinuationScorer:
     def _next_batch(self, job: Job, at: int, shared: Encoded | None) -> tuple[list[Window], list[list[Pack]]]:
         """As many windows as the budget allows, at least one, each with its packs."""
         first = job.windows[at]
-        longest = _length(first, shared)
-        windows, packs = [first], [self._packs(job, first, longest)]
+        shared_width = shared.width if shared else 0
+        limit = self._pack_limit(job, first, shared_width)
+        windows, packs = [first], [self._packs(job, first, limit)]
         if self.method == "cache":  # one prefix makes a batch: its cache is copied for all its continuations
             return windows, packs
-        budget = min(self.tokens_per_batch, CPU_TOKENS) if self._parts.device.type == "cpu" else self.tokens_per_batch
-        width = _width(packs)
+        # What all prefixes share takes memory in every row, and no work.
+        most = CPU_TOKENS if self._parts.device.type == "cpu" else self.tokens_per_batch
+        length, width = len(first), _width(packs)
         for window in job.windows[at + 1 :]:
-            own = self._packs(job, window, longest)
-            width = max(width, _width([own]))
-            if (len(windows) + 1) * (longest + width) > budget:
+            own = self._packs(job, window, limit)
+            length, width, rows = max(length, len(window)), max(width, _width([own])), len(windows) + 1
+            if rows * (length + width) > most or rows * (shared_width + length + width) > self.tokens_per_batch:
                 break
             windows.append(window)
             packs.append(own)
         return windows, packs
 
-    def _packs(self, job: Job, window: Window, longest: int) -> list[Pack]:
-        """The continuations of a window's prefix, in packs as large as the budget leaves room for."""
+    def _pack_limit(self, job: Job, window: Window, shared_width: int) -> int:
+        """The largest pack, in tokens or in rows, that the budget leaves room for after a window."""
+        length = len(window) + shared_width
         if self.method == "packed":
-            limit = min(PACK_TOKENS, self.tokens_per_batch - longest)
-            return job.packs(window.prefix, max(1, limit), pack_in_one_row)
+            return max(1, min(PACK_TOKENS, self.tokens_per_batch - length))
         lengths = [len(continuation) for continuation in job.continuations(window.prefix)]
-        limit = min(len(lengths), self.tokens_per_batch // (longest + max(lengths)))
-        return job.packs(window.prefix, max(1, limit), pack_in_rows)
+        return max(1, min(len(lengths), self.tokens_per_batch // (length + max(lengths))))
+
+    def _packs(self, job: Job, window: Window, limit: int) -> list[Pack]:
+        """The continuations of a window's prefix, in packs of at most about `limit`."""
+        return job.packs(window.prefix, limit, pack_in_one_row if self.method == "packed" else pack_in_rows)
 
     def _attempt(
         self, job: Job, windows: list[Window], packs: list[list[Pack]], shared: Encoded | None
@@ -192,7 +197,7 @@ class ContinuationScorer:
                 "even by itself: set a smaller max_length, or use a smaller model or a larger device"
             )
         rows = len(windows) if self.method == "packed" else max(len(pack.tokens) for pack in packs[0])
-        used = rows * (_length(windows[0], shared) + _width(packs))
+        used = rows * (max(_length(window, shared) for window in windows) + _width(packs))
         self.tokens_per_batch = max(1, min(self.tokens_per_batch, used) // 2)
 
 
