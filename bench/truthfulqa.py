@@ -1,11 +1,12 @@
 """TruthfulQA's multiple choice over all questions with the standard prompt, beside lm-evaluation-harness.
 
-    python bench/truthfulqa.py [--json] [--questions TruthfulQA.csv] [--parts 4] [--threads 1]
+    python bench/truthfulqa.py [--json] [--questions TruthfulQA.csv] [--peer-questions 120] [--threads 1]
 
-A small Llama with random weights and a tokenizer made from the questions, on the CPU; both sides ask the same model the
-same MC1 and MC2 questions after the benchmark's own six solved ones. The peer does its work in parts, and ours is done
-once more, whole, before each part and after the last. Needs lm-eval (`pip install -e '.[benchmarks]'`) and the
-questions, by default those of `../shared/data`. Ten to twenty minutes.
+Two small Llamas with random weights and a tokenizer made from the questions, on the CPU; both sides ask the same model
+the MC1 and MC2 questions after the benchmark's own six solved ones. Ours asks all questions before the peer's turn and
+after it. The peer asks an evenly spaced sample, and its time is scaled by the number of answers (`--peer-questions 817`
+asks all). The values of the sampled questions are compared one by one. Needs lm-eval (`pip install -e
+'.[benchmarks]'`) and the questions, by default those of `../shared/data`. About five minutes.
 """
 
 import argparse
@@ -22,10 +23,15 @@ from pathlib import Path
 QUESTIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "truthfulqa" / "TruthfulQA.csv"
 
 
-def make_model(questions):  # type: ignore[no-untyped-def]
+SHAPES = {"lm_eval": (384, 6, 6), "lm_eval_smallest": (192, 4, 4)}
+"""Hidden size, layers, heads."""
+
+
+def make_model(questions, shape: tuple[int, int, int] = SHAPES["lm_eval"]):  # type: ignore[no-untyped-def]
     from tunewell.toolkit.tiny import TinySettings, new_model, train_tokenizer
 
-    settings = TinySettings(vocabulary=4096, hidden_size=192, layers=4, heads=4, context=1024)
+    hidden_size, layers, heads = shape
+    settings = TinySettings(vocabulary=4096, hidden_size=hidden_size, layers=layers, heads=heads, context=1024)
     texts = [f"Q: {one.question}\nA: {answer}" for one in questions for answer in (*one.correct, *one.incorrect)]
     tokenizer = train_tokenizer(texts, settings)
     model = new_model(tokenizer, settings, seed=0)
@@ -92,46 +98,60 @@ def timed(work: Callable[[], object]) -> tuple[float, float, object]:
     return time.perf_counter() - clock, time.process_time() - computing, result
 
 
-def measure(path: Path, parts: int) -> dict[str, dict[str, object]]:
-    from tunewell.eval.truthfulness import multiple_choice
+def measure(path: Path, n_peer: int) -> dict[str, dict[str, object]]:
     from tunewell.eval.truthfulqa import read_questions
 
     questions = read_questions(path, mode="parity")
-    n = len(questions.questions)
-    model, tokenizer = make_model(questions.questions)
     with tempfile.TemporaryDirectory() as folder:
-        peer = Peer(model, tokenizer, rows_for_peer(questions.questions, Path(folder) / "rows.jsonl"))
+        rows = rows_for_peer(questions.questions, Path(folder) / "rows.jsonl")
+        figures = {}
+        for name, shape in SHAPES.items():
+            print(f"{name}: hidden size {shape[0]}, {shape[1]} layers ...", file=sys.stderr, flush=True)
+            figures |= measure_model(name, shape, questions, rows, n_peer)
+    return figures
+
+
+def measure_model(name, shape, questions, path: Path, n_peer: int):  # type: ignore[no-untyped-def]
+    from tunewell.eval.truthfulness import multiple_choice
+
+    n = len(questions.questions)
+    model, tokenizer = make_model(questions.questions, shape)
+    peer = Peer(model, tokenizer, path)
 
     def ours():  # type: ignore[no-untyped-def]
         return multiple_choice(model, tokenizer, questions, preset="truthfulqa", binary=False, control=False)
 
-    few = replace(questions, questions=questions.questions[:20])
+    few = replace(questions, questions=questions.questions[:5])
     multiple_choice(model, tokenizer, few, preset="truthfulqa", binary=False, control=False)
-    peer.tune(list(range(20)))
-    own, other = [timed(ours)], []
-    for part in range(parts):
-        print(f"part {part + 1} of {parts} ...", file=sys.stderr, flush=True)
-        rows = list(range(n * part // parts, n * (part + 1) // parts))
-        other.append(timed(lambda rows=rows: peer.ask(rows)))  # type: ignore[misc]
-        own.append(timed(ours))
-    scores = own[0][2].scores  # type: ignore[attr-defined]
-    means = {name: statistics.fmean(values) for name, values in peer.values.items()}
+    peer.tune(list(range(5)))
+    rows = sorted({n * place // n_peer for place in range(n_peer)})
+    # MC1 asks the best answer and the false ones, MC2 all.
+    answers = [1 + 2 * len(one.incorrect) + len(one.correct) for one in questions.questions]
+    scale = sum(answers) / sum(answers[row] for row in rows)
+    own = [timed(ours)]
+    other = timed(lambda: peer.ask(rows))
+    own.append(timed(ours))
+    items = own[0][2].items  # type: ignore[attr-defined]
+    differences = {
+        metric: max(abs(items[row]["values"][metric] - value) for row, value in zip(rows, values, strict=True))
+        for metric, values in (("mc1", peer.values["truthfulqa_mc1"]), ("mc2", peer.values["truthfulqa_mc2"]))
+    }
     checked = {
         "questions": n,
-        "mc1": [scores["mc1"].value, means["truthfulqa_mc1"]],
-        "mc2": [scores["mc2"].value, means["truthfulqa_mc2"]],
+        "peer_questions": len(rows),
+        "largest_difference": differences,
         "peer_batch_size": peer.batch_size,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
 
     def figure(which: int, unit: str) -> dict[str, object]:
-        seconds = statistics.median(float(row[which]) for row in own)  # type: ignore[arg-type]
-        total = sum(float(row[which]) for row in other)  # type: ignore[arg-type]
+        seconds = statistics.fmean(float(row[which]) for row in own)  # type: ignore[arg-type]
+        total = float(other[which]) * scale
         return {"ours": seconds, "peer": total, "ratio": total / seconds, "unit": unit}
 
     return {
-        "lm_eval": figure(0, f"s for MC1 and MC2 of {n} questions, six solved ones before each") | checked,
-        "lm_eval_computing": figure(1, "s of computing for the same, which a busy machine does not change"),
+        name: figure(0, f"s for MC1 and MC2 of {n} questions, six solved ones before each") | checked,
+        f"{name}_computing": figure(1, "s of CPU time for the same, which a busy machine changes least"),
     }
 
 
@@ -139,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="end with one JSON object on the last line")
     parser.add_argument("--questions", type=Path, default=QUESTIONS, help="TruthfulQA.csv")
-    parser.add_argument("--parts", type=int, default=4, help="parts of the peer's work (default 4)")
+    parser.add_argument("--peer-questions", type=int, default=120, help="questions that the peer asks (default 120)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
     arguments = parser.parse_args()
     if not arguments.questions.is_file():
@@ -148,14 +168,18 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    figures = measure(arguments.questions, arguments.parts)
-    print(f"{'figure':20}{'ours':>10}{'peer':>10}{'ratio':>8}  unit", file=sys.stderr)
+    figures = measure(arguments.questions, arguments.peer_questions)
+    print(f"{'figure':28}{'ours':>10}{'peer':>10}{'ratio':>8}  unit", file=sys.stderr)
     for name, row in figures.items():
         values = "".join(f"{row[key]:>{width}.2f}" for key, width in (("ours", 10), ("peer", 10), ("ratio", 8)))
-        print(f"{name:20}{values}  {row['unit']}", file=sys.stderr)
-    checked = figures["lm_eval"]
-    for name in ("mc1", "mc2"):
-        print("{}: ours {:.6f}, lm-eval {:.6f}".format(name, *checked[name]), file=sys.stderr)  # type: ignore[misc]
+        print(f"{name:28}{values}  {row['unit']}", file=sys.stderr)
+    for row in figures.values():
+        if "largest_difference" in row:
+            print(
+                "{parameters} parameters, {peer_questions} questions compared, peer in batches of {peer_batch_size}: "
+                "largest difference of one question {largest_difference}".format(**row),
+                file=sys.stderr,
+            )
     if arguments.json:
         print(json.dumps(figures))
 
