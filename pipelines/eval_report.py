@@ -75,7 +75,7 @@ def _verdict(record: Mapping[str, Any]) -> Iterator[str]:
         if not known:
             continue
         values = [f"{row['model']} {_short(row['scores'][head], label['unit'])}" for row in known]
-        sentence = f"{label['text']}: {_and(values)} (n {known[0]['scores'][head]['n']})."
+        sentence = f"{label['text']}: {_and(values)} (n\N{NO-BREAK SPACE}{known[0]['scores'][head]['n']})."
         pair = next(
             (row for row in record["comparisons"] if (row["task"], row["metric"]) == (task["name"], head)), None
         )
@@ -93,7 +93,7 @@ def _short(score: Mapping[str, Any], unit: str | None) -> str:
 
 def _warnings(record: Mapping[str, Any]) -> Iterator[str]:
     yield from record["warnings"]
-    notes: dict[tuple[str, str], list[str]] = {}
+    notes: dict[str, dict[str, list[str]]] = {}
     for row in record["results"]:
         missing = max((score["unscored"] for score in row["scores"].values()), default=0)
         if missing:
@@ -102,9 +102,19 @@ def _warnings(record: Mapping[str, Any]) -> Iterator[str]:
                 "and enter no average."
             )
         for note in row["details"].get("notes", []):
-            notes.setdefault((row["task"], note), []).append(row["model"])
-    for (task, note), models in notes.items():
-        yield f"{task} ({_and(models)}): {note}"
+            notes.setdefault(note, {}).setdefault(row["task"], []).append(row["model"])
+    for note, asked in notes.items():
+        models = list(dict.fromkeys(model for own in asked.values() for model in own))
+        if all(own == models for own in asked.values()):  # several tasks read one file: its faults are told once
+            yield f"{_and(list(asked))} ({_and(models)}): {note}"
+        else:
+            yield from (f"{task} ({_and(own)}): {note}" for task, own in asked.items())
+    for judge, agreement in _judges(record).items():
+        if not agreement:
+            yield (
+                f"How far {judge} agrees with any other judge was not measured: `tunewell judge train --graded FILE` "
+                "keeps it with the judge."
+            )
     for model in record["models"]:
         if not Path(model["base"]).is_dir() and not model["files"]["revision"]:
             yield f"{model['name']}: {model['base']} is an id of the hub without a pinned revision; it may change."
@@ -146,6 +156,7 @@ def _tables(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield _differences(record)
     for task in record["tasks"]:
         yield from _by(task, _measured(record, task["name"]))
+    yield from (_agreement(judge, known) for judge, known in _judges(record).items() if known)
     yield {
         "title": "Every figure",
         "caption": "Value with its 95% interval, the items behind it, those without a value, and what guessing gives",
@@ -155,6 +166,30 @@ def _tables(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             [row["task"], name, row["model"], *_parts(score), "" if score["chance"] is None else score["chance"]]
             for row in record["results"]
             for name, score in row["scores"].items()
+        ],
+    }
+
+
+def _judges(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What is known of the agreement of every judge that was asked, by its name; empty where nothing is."""
+    details = [row["details"] for row in record["results"] if "judge_agreement" in row["details"]]
+    return {one["scorer"]: one["judge_agreement"] for one in details}
+
+
+def _agreement(judge: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    source = known["with"]
+    return {
+        "title": f"Agreement of {judge}",
+        "caption": f"With the grades of {source['answers']:,} answers to {source['questions']} questions that it was "
+        f"not trained on ({Path(source['path']).name}); cells are models under one kind of prompt",
+        "columns": ["Figure", "Value", "Low", "High", "n", "Unscored", "Chance"],
+        "rows": [
+            [
+                name.replace("_", " ").replace("auc", "AUC"),
+                *_parts(score),
+                "" if score["chance"] is None else score["chance"],
+            ]
+            for name, score in known["figures"].items()
         ],
     }
 

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eval_page_example import ATTACK, N, page_example
+from eval_page_example import ATTACK, N, page_example, side
 from test_report_browser import ARGUMENTS, CHROMIUM, FAINT_TEXT, Visit
+from tunewell.eval.statistics import share_score
 from tunewell.pipelines import eval_items
+from tunewell.pipelines.comparing import compare_sides, pair_record
 from tunewell.pipelines.eval_items import explorer
+from tunewell.pipelines.eval_report import report_of
 from tunewell.pipelines.report.page import render, write_report
 from tunewell.toolkit.errors import DataError
 
@@ -71,6 +74,35 @@ def test_a_report_whose_items_have_another_shape_is_refused():
     broken["explorer"]["tasks"][0]["items"][3]["models"]["base"]["values"] = ["high"]
     with pytest.raises(DataError, match=r"explorer\.tasks\[0\]\.items\[3\]\.models\.base\.values"):
         render(broken)
+
+
+def judged_report(agreement):
+    record, results = pair_record(compare_sides(side("base"), side("tuned")))
+    for row in record["results"]:
+        row["details"] |= {"notes": ["one question left out"]}
+        if row["task"] == "toxicity":
+            row["details"] |= {"scorer": "lexical:abc", "judge_agreement": agreement}
+    return report_of(record, results, title="judged")
+
+
+def test_a_judge_stands_on_the_page_with_its_agreement_or_a_warning_that_there_is_none():
+    score = share_score([1.0, 1.0, 0.0], chance=0.5, resamples=200).as_json()
+    known = {"with": {"path": "x/graded.csv", "answers": 1584, "questions": 44}, "figures": {"auc": score}}
+    report = judged_report(known)
+    (table,) = [table for table in report["tables"] if table["title"] == "Agreement of lexical:abc"]
+    assert "1,584 answers to 44 questions" in table["caption"] and "graded.csv" in table["caption"]
+    assert table["rows"] == [["AUC", score["value"], score["low"], score["high"], 3, 0, 0.5]]
+    assert not [line for line in report["warnings"] if "agrees" in line]
+    bare = judged_report({})
+    assert not [table for table in bare["tables"] if table["title"].startswith("Agreement")]
+    assert len([line for line in bare["warnings"] if "How far lexical:abc agrees" in line]) == 1
+
+
+def test_a_note_of_several_tasks_is_told_once():
+    warnings = judged_report({})["warnings"]
+    assert [line for line in warnings if "left out" in line] == [
+        "truthfulness and toxicity (base and tuned): one question left out"
+    ]
 
 
 # ---- in a browser ------------------------------------------------------------------------------------------------
