@@ -57,7 +57,8 @@ def good_answer(item: Assigned, text: str = "Rain taps the roof.") -> dict[str, 
 def served(store: Store, hosts: tuple[str, ...] = ()) -> Iterator["Browser"]:
     """The page at a free port of loopback."""
     page = Page(store, hosts)
-    config = uvicorn.Config(page.app, port=0, log_level="error", lifespan="off")
+    # No log_config: uvicorn's closes the handlers of all libraries, and absl's (of lm-eval) then closes what pytest captures.
+    config = uvicorn.Config(page.app, port=0, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

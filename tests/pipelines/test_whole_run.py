@@ -85,7 +85,7 @@ def test_the_page_of_a_run_opens_without_network_and_covers_what_is_toxic(made, 
     assert visit.complaints == []
     text = visit.page.inner_text("body")
     record = json.loads((made.folder / "run.json").read_text())
-    assert f"{record['results']['reward.accuracy']['n']} held-out comparisons" in text
+    assert f"{record['results']['reward.accuracy']['n']} held-out pairs" in text
     for name in ("Truthful answers (MC1)", "Toxicity probability", "Reward of an answer", "PPO: reward against KL"):
         assert name in text
     assert record["versions"]["torch"] in visit.page.content()
