@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def good_answer(item: Assigned, text: str = "Rain taps the roof.") -> dict[str, 
 def served(store: Store, hosts: tuple[str, ...] = ()) -> Iterator["Browser"]:
     """The page at a free port of loopback."""
     page = Page(store, hosts)
-    # No log_config: uvicorn's closes the handlers of all libraries, and absl's (of lm-eval) then closes what pytest captures.
+    # No log_config: uvicorn's closes the handlers of all libraries; absl's (of lm-eval) then closes pytest's capture.
     config = uvicorn.Config(page.app, port=0, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -86,19 +86,18 @@ class Browser:
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, raw: bytes | None = None
     ):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         sent = {"cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
         if method == "POST":
             sent["content-type"] = "application/json"
         content = raw if raw is not None else json.dumps(body or {}).encode() if method == "POST" else None
-        connection.request(method, path, content, sent | (headers or {}))
-        response = connection.getresponse()
-        content = response.read()
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)) as connection:
+            connection.request(method, path, content, sent | (headers or {}))
+            response = connection.getresponse()
+            content = response.read()
         for name, value in response.getheaders():
             if name.lower() == "set-cookie":
                 key, _, rest = value.partition("=")
                 self.cookies[key] = rest.partition(";")[0]
-        connection.close()
         is_json = response.headers.get_content_type() == "application/json"
         return response.status, json.loads(content) if is_json else content, response.headers
 
