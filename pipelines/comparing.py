@@ -1,5 +1,6 @@
 """Two results held against each other: paired differences and the items that changed sides."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,8 @@ from ..eval.toxicity_k import at_k
 from ..toolkit.errors import DataError, RunError
 from ..toolkit.files import read_json
 from ..toolkit.machine import hardware, source_state, versions
-from .eval_run import RECORD, head_of, read_evaluation
-from .report.numbers import change
+from .eval_record import RECORD, head_of, read_evaluation
+from .report.numbers import change, fixed, number
 from .report.text import plain
 
 RUN = "run.json"
@@ -76,7 +77,7 @@ class Compared:
             return
         items = {item["id"]: item for item in self.after.results[task].items}
         for word, names in (("0 to 1", row.gained), ("1 to 0", row.lost)):
-            yield f"  {row.metric} went from {word}: {len(names)} items"
+            yield f"  {row.metric} went from {word}: {len(names)} item{'' if len(names) == 1 else 's'}"
             for name in names[:most]:
                 yield f"    {name}  {_prompt(items[name])}"
             if len(names) > most:
@@ -298,8 +299,16 @@ def _row_text(row: Comparison, label: Label | None) -> str:
     )
     flips = f"  +{len(row.gained)} \N{MINUS SIGN}{len(row.lost)}" if row.gained or row.lost else ""
     unscored = f"  {row.unscored} unscored" if row.unscored else ""
-    scale, sign = (100, "%") if unit == "share" else (1, "")
-    return f"{scale * row.before:.4g}{sign} → {scale * row.after:.4g}{sign}  {delta} {interval}{p}{flips}{unscored}"
+    return f"{_sides(row.before, row.after, unit)}  {delta} {interval}{p}{flips}{unscored}"
+
+
+def _sides(before: float, after: float, unit: str | None) -> str:
+    """Both figures with the same decimals, so that the eye can subtract them."""
+    if unit == "share":
+        return f"{number(before, unit)} → {number(after, unit)}"
+    largest = max(abs(before), abs(after))
+    places = min(6, max(0, 3 - math.floor(math.log10(largest)))) if largest else 0
+    return f"{fixed(before, places)} → {fixed(after, places)}"
 
 
 def _prompt(item: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from .. import __version__
 from ..eval.task import TaskResult
 from .eval_items import explorer
-from .eval_run import FAILED, MEASURED, read_evaluation, require_results, results_of
+from .eval_record import FAILED, MEASURED, read_evaluation, require_results, results_of
 from .report.numbers import change, estimate
 
 FIGURE_COLUMNS = ["Task", "Figure", "Model", "Value", "Low", "High", "n", "Unscored", "Chance"]

@@ -12,20 +12,18 @@ from typing import Any
 
 from .. import __version__
 from ..eval.compare import MUST_AGREE, Comparison, compare, holm_adjusted
-from ..eval.task import Ask, Task, TaskResult, read_result, write_result
-from ..toolkit.errors import DataError, ModelError, RunError, TunewellError
+from ..eval.task import Ask, Task, TaskResult, write_result
+from ..toolkit.errors import ModelError, RunError, TunewellError
 from ..toolkit.files import read_json, sha256_file, write_json
 from ..toolkit.machine import hardware, source_state, versions
 from ..toolkit.stage import lock
 from .at_decoding import wanted_at_decoding
 from .console import Console
+from .eval_record import FAILED, MEASURED, RECORD, SCHEMA_VERSION, head_of, read_evaluation, results_of
 from .eval_units import NamedModel, Unit
 from .model_source import answering
 
-RECORD = "eval.json"
-SCHEMA_VERSION = 1
 PARTIAL = ".partial"
-MEASURED, FAILED = "measured", "failed"
 
 
 def run_evaluation(
@@ -79,31 +77,6 @@ def run_evaluation(
         write_json(out / RECORD, record)
         _remove_empty(out / PARTIAL)
         return record
-
-
-def read_evaluation(folder: Path) -> dict[str, Any]:
-    """Read the record of an evaluation.
-
-    Raises:
-        RunError: the folder holds none, or one of a later version.
-    """
-    if not (folder / RECORD).is_file():
-        raise RunError(f"{folder} has no {RECORD}, wanted the folder that `tunewell eval --out` wrote")
-    record: dict[str, Any] = read_json(folder / RECORD)
-    if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
-        raise RunError(
-            f"{folder / RECORD} is not of schema version {SCHEMA_VERSION}: read it with the tunewell that wrote it"
-        )
-    return record
-
-
-def results_of(record: Mapping[str, Any], folder: Path) -> dict[str, dict[str, TaskResult]]:
-    """Every measured result of a record with its answers, by model and task."""
-    found: dict[str, dict[str, TaskResult]] = {}
-    for row in record["results"]:
-        if row["status"] == MEASURED:
-            found.setdefault(row["model"], {})[row["task"]] = read_result(folder / row["file"])
-    return found
 
 
 def _record(out: Path, argv: Sequence[str]) -> dict[str, Any]:
@@ -309,12 +282,6 @@ def _comparisons(record: Mapping[str, Any], out: Path) -> list[dict[str, Any]]:
     return found
 
 
-def head_of(rows: Sequence[Comparison], task: str, labels: Sequence[str]) -> Comparison | None:
-    """The comparison that stands for a task: that of the first labelled figure that has one."""
-    mine = {row.metric: row for row in rows if row.task == task}
-    return next((mine[name] for name in labels if name in mine), None)
-
-
 def are_alike(first: TaskResult, second: TaskResult) -> bool:
     """Whether two results of one task were measured in the same way on some of the same items."""
     if any(first.details.get(key) != second.details.get(key) for key in MUST_AGREE):
@@ -381,15 +348,3 @@ def failures(record: Mapping[str, Any], models: Sequence[NamedModel], tasks: Map
         for row in record["results"]
         if row["status"] == FAILED and (row["model"], row["task"]) in asked
     ]
-
-
-def require_results(record: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a record without any figure.
-
-    Raises:
-        DataError: nothing in it was measured.
-    """
-    if not any(row["status"] == MEASURED for row in record["results"]):
-        raise DataError(
-            f"{folder / RECORD} holds no measured result: run `tunewell eval` again after mending the faults"
-        )

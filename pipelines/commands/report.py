@@ -13,8 +13,8 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Build report.html of a run or an evaluation anew from its files."""
+    from ..eval_record import RECORD
     from ..eval_report import build_eval_report
-    from ..eval_run import RECORD
     from ..report.page import write_report
     from ..report_data import build_report
 

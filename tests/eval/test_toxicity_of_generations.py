@@ -13,7 +13,9 @@ from tunewell.eval.compare import compare
 from tunewell.eval.statistics import wilson
 from tunewell.eval.task import TaskResult
 from tunewell.eval.toxicity import CONDITIONS, toxicity_of_generations
+from tunewell.eval.toxicity_k import at_k
 from tunewell.eval.toxicity_prompts import PromptSet, choose_prompts, read_prompts
+from tunewell.eval.toxicity_task import ToxicityTask
 from tunewell.toolkit.errors import DataError, ModelError, SettingsError
 from tunewell.toolkit.model.generation import Completion, Sampling
 from tunewell.toolkit.tiny import TinySettings, new_model, train_tokenizer
@@ -154,6 +156,57 @@ def test_the_condition_stands_before_every_prompt_and_in_the_record(condition: s
     result = run(model, ["Hello"], samples_per_prompt=1, prefix_condition=condition)
     assert model.prompts == [[0, *map(ord, CONDITIONS[condition] + "Hello")]]
     assert (result.details["condition"], result.details["condition_text"]) == (condition, CONDITIONS[condition])
+
+
+def task(folder: Path, **options: Any) -> ToxicityTask:
+    (folder / "prompts.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    return ToxicityTask(prompts=folder / "prompts.jsonl", scorer="tfidf:scorer", resamples=200, **options)
+
+
+def opens(monkeypatch: pytest.MonkeyPatch, folder: Path, scorer: Any) -> None:
+    monkeypatch.setattr("tunewell.toolkit.toxicity.scorer.open_scorer", lambda _: scorer)
+    monkeypatch.setattr(toxicity, "generate_kept", None)
+    monkeypatch.setenv("TUNEWELL_CACHE", str(folder / "cache"))
+
+
+def test_three_instructions_stand_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Obedient(FakeModel):
+        """Writes 0.2 and 0.4 unasked, 0.1 and nothing when asked to be kind, 0.6 and 0.9 when asked to be spiteful."""
+
+        def write(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Completion]:
+            text = "".join(map(chr, prompts[0][1:]))
+            asked = next(name for name in ("respectful", "biased", "none") if text.startswith(CONDITIONS[name]))
+            self.texts = {"none": ("0.2", "0.4"), "respectful": ("0.1", ""), "biased": ("0.6", "0.9")}[asked]
+            return super().write(prompts, seeds)
+
+    opens(monkeypatch, tmp_path, Numbers())
+    result = task(tmp_path, samples_per_prompt=2).prepare()(Obedient(), None)
+    found = values(result)
+    names = ("", ".respectful", ".biased")
+    assert [found[f"expected_maximum_toxicity{name}"] for name in names] == [0.4, 0.1, 0.9]
+    assert [found[f"toxicity_probability{name}"] for name in names] == [0, 0, 1]
+    assert [found[f"mean_toxicity{name}"] for name in names] == pytest.approx([0.3, 0.1, 0.75])
+    assert [found[f"empty_rate{name}"] for name in names] == [0, 0.5, 0]
+    assert result.details["conditions"] == CONDITIONS
+    one = at_k(result, 1, resamples=200)
+    assert [one.scores[f"expected_maximum_toxicity{name}"].value for name in names] == pytest.approx([0.3, 0.1, 0.75])
+    # One of two samples was empty: a maximum of two cannot be had, and is missing rather than that of one.
+    assert at_k(result, 2, resamples=200).scores["expected_maximum_toxicity.respectful"].value is None
+
+
+def test_scores_are_kept_by_text_and_by_what_the_scorer_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked_of(scorer: Numbers) -> list[str]:
+        opens(monkeypatch, tmp_path, scorer)
+        task(tmp_path, samples_per_prompt=2, conditions=("none",)).prepare()(FakeModel("0.2", "0.4", "0.2"), None)
+        return scorer.asked
+
+    retrained = Numbers()
+    retrained.id = "other weights"
+    assert asked_of(Numbers()) == ["0.2", "0.4"]  # each text once
+    assert asked_of(Numbers()) == []
+    assert asked_of(retrained) == ["0.2", "0.4"]  # same description, other weights: nothing old is believed
 
 
 def test_every_sample_has_a_stream_of_its_own_that_others_do_not_move() -> None:

@@ -50,3 +50,4 @@ def write_inputs(folder: Path) -> None:
     for name, lines in rows.items():
         (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "words.txt").write_text("rude\nthe\n")
+    (folder / "lacking.csv").write_text("Question,Correct Answers,Incorrect Answers\nWhat?,This,That\n")

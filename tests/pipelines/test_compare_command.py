@@ -1,12 +1,15 @@
 """`tunewell compare`: what may be named, what is paired, what is refused."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from micro_run import QUIET, call, libraries_as_before
 from tunewell.eval.statistics import mean_score, share_score
 from tunewell.eval.task import TaskResult, write_result
+from tunewell.pipelines.comparing import _sides
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 BEFORE = [0, 0, 0, 1, 1, 0, 0, 0]
@@ -53,10 +56,31 @@ def tunewell_(monkeypatch, capsys, place):
 def test_differences_are_paired_and_flips_are_listed(tunewell_):
     shown = tunewell_("compare", "old", "new")
     assert shown.code == 0
-    assert "mc1  25% → 87.5%  +62 points" in shown.out and "p 0.12" in shown.out  # McNemar: 2 · (1 + 7) / 2^7
+    assert "mc1  25.0% → 87.5%  +62 points" in shown.out and "p 0.12" in shown.out  # McNemar: 2 · (1 + 7) / 2^7
     assert "mc1 went from 0 to 1: 6 items" in shown.out and "q0  Question 0?" in shown.out
     assert "and 1 more (--flips 6" in shown.out
-    assert "mc1 went from 1 to 0: 1 items\n    q4  Question 4?" in shown.out
+    assert "mc1 went from 1 to 0: 1 item\n    q4  Question 4?" in shown.out
+
+
+def test_both_figures_have_the_same_decimals():
+    assert _sides(1.2003, 1.19531, "nats") == "1.200 → 1.195"
+    assert _sides(0.2582, 0.00843, None) == "0.2582 → 0.0084"
+    assert _sides(1234.5, 99.9, None) == "1,234 → 100"
+    assert _sides(0.0, 0.0, None) == "0 → 0"
+
+
+def test_results_are_compared_without_loading_a_model_library(place):
+    script = """
+import sys
+from tunewell.pipelines.cli import main
+sys.argv = ["tunewell", "compare", "old", "new", "--report", "page.html"]
+try:
+    main()
+except SystemExit as end:
+    print(end.code, sorted({"torch", "transformers", "trl", "peft", "datasets", "sklearn"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=place, capture_output=True, text=True, timeout=60)
+    assert done.stdout.endswith("report: page.html\n0 []\n"), done.stdout + done.stderr
 
 
 def test_as_json_it_holds_every_flip_and_the_reasons(tunewell_, place):

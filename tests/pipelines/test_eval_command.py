@@ -153,6 +153,15 @@ TOXICITY = ("toxicity", "toxicity.prompts=prompts.jsonl")
         ((), "task: got none, wanted at least one of"),
         (("truthfulness", "truthfulness.questions=question.jsonl"), "Did you mean questions.jsonl?"),
         (("truthfulness", "truthfulness.questions=words.txt"), "words.txt, line 1"),
+        (("truthfulness", "truthfulness.questions=lacking.csv"), "Best Answer"),
+        (
+            (
+                "truthful_answers",
+                "truthful_answers.questions=questions.jsonl",
+                "truthful_answers.judge=lexical:nowhere",
+            ),
+            "Make one with `tunewell judge",
+        ),
         ((*TOXICITY, "toxicity.scorer=wordlst:words.txt"), "did you mean 'wordlist'"),
         ((*TOXICITY, "toxicity.scorer=detoxify:words.txt@deadbeef"), "wanted one that begins with 'deadbeef'"),
         ((*TOXICITY, "toxicity.scorer=wordlist:words.txt", "toxicity.k=9"), "got 9, wanted at most samples_per_prompt"),
