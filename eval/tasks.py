@@ -5,6 +5,7 @@ import difflib
 from ..toolkit.errors import SettingsError
 from .bias_tasks import CrowsPairsTask, OccupationsTask, WinogenderTask
 from .perplexity_task import PerplexityTask
+from .squad_task import SquadTask
 from .task import Task
 from .toxicity_task import ToxicityTask
 from .truthful_answers_task import TruthfulAnswersTask
@@ -16,6 +17,7 @@ TASKS: dict[str, type[Task]] = {
     "truthful_answers": TruthfulAnswersTask,
     "toxicity": ToxicityTask,
     "perplexity": PerplexityTask,
+    "squad": SquadTask,
     "crows_pairs": CrowsPairsTask,
     "winogender": WinogenderTask,
     "occupations": OccupationsTask,
