@@ -40,7 +40,7 @@ class Comparison:
     n_pairs: int
     """Items with a value on both sides."""
     unscored: int
-    """Items of both results that lack a value on one side."""
+    """Items of both results that the figure is about and that lack a value on one side."""
     only_before: int
     """Items that only the first result has."""
     only_after: int
@@ -80,13 +80,14 @@ def compare(before: TaskResult, after: TaskResult, *, seed: int = 0, resamples: 
             f"the two results of {before.name!r} share no item: they were measured on different rows, so nothing can "
             "be paired. Evaluate both models on the same file"
         )
-    metrics = [name for name in pairs[0][0]["values"] if name in pairs[0][1]["values"] and name in before.scores]
+    metrics = [name for name in dict.fromkeys(name for a, _ in pairs for name in a["values"]) if name in before.scores]
     rows = []
     for metric in metrics:
-        known = [pair for pair in pairs if all(item["values"].get(metric) is not None for item in pair)]
+        asked = [pair for pair in pairs if all(metric in item["values"] for item in pair)]
+        known = [pair for pair in asked if all(item["values"][metric] is not None for item in pair)]
         if known:  # a figure that one side could not measure at all has nothing to compare
             row = _compare_one(before, metric, known, seed, resamples)
-            rows.append(replace(row, unscored=len(pairs) - len(known), only_before=len(first) - len(pairs),
+            rows.append(replace(row, unscored=len(asked) - len(known), only_before=len(first) - len(pairs),
                                 only_after=len(second) - len(pairs)))  # fmt: skip
     return rows
 

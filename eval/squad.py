@@ -109,7 +109,7 @@ def _item(name: str, question: PassageQuestion, completion: Completion | None, n
     return {
         "id": name,
         "group": sha256_of(question.passage)[:16],
-        "values": dict.fromkeys((*_WHOLE, *_ANSWERABLE, *_UNANSWERABLE))
+        "values": dict.fromkeys((*_WHOLE, *(_ANSWERABLE if question.answers else _UNANSWERABLE)))
         | ({} if completion is None else _values(text, question.answers, no_answer)),
         "question": question.question,
         "completion": text,
@@ -136,9 +136,8 @@ def _values(text: str, references: Sequence[str], no_answer: str) -> dict[str, f
 
 def _scores(items: Sequence[dict[str, Any]], seed: int, resamples: int) -> dict[str, Score]:
     """Figures of all questions, then of those with and without an answer, as far as there are any."""
-    parts = {_WHOLE: list(items), _ANSWERABLE: [one for one in items if one["is_answerable"]],
-             _UNANSWERABLE: [one for one in items if not one["is_answerable"]]}  # fmt: skip
-    return {name: _score(name, part, seed, resamples) for names, part in parts.items() if part for name in names}
+    parts = {name: [one for one in items if name in one["values"]] for name in (*_WHOLE, *_ANSWERABLE, *_UNANSWERABLE)}
+    return {name: _score(name, part, seed, resamples) for name, part in parts.items() if part}
 
 
 def _score(name: str, items: Sequence[dict[str, Any]], seed: int, resamples: int) -> Score:

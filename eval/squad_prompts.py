@@ -17,7 +17,7 @@ _TASK = (
 # Title, background, questions and answers in paragraphs of their own, as in those samples.
 _ITEM = "Title: {title}\n\nBackground: {passage}\n\nQ: {question}\n\nA:"
 # Written for this project.
-_SHOTS = (
+_SHOTS: tuple[tuple[str, str, tuple[tuple[str, str | None], ...]], ...] = (
     (
         "Lighthouse",
         "The lighthouse on the eastern rock was built in 1874 and is 31 metres tall. Until 1968 two keepers lived in "
@@ -53,7 +53,7 @@ def passage_prompt(preset: str, tokenizer: Any = None, no_answer: str = NO_ANSWE
     if preset == "none":
         return lambda one: lead + _asked(one.title, one.passage, one.question)
     if preset == "shots":
-        shots = "".join(_solved(*shot, no_answer) for shot in _SHOTS)
+        shots = "".join(_solved(*shot, no_answer=no_answer) for shot in _SHOTS)
         return lambda one: lead + shots + _asked(one.title, one.passage, one.question)
     if preset == "chat":
         turn = make_prompt("chat", tokenizer).context

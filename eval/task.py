@@ -58,8 +58,9 @@ class TaskResult:
     scores: dict[str, Score]
     """Figures by name."""
     items: list[dict[str, Any]]
-    """One per item: `id` (hash of its row), `values` (measured, by figure; None = unscored), `weights` (by figure,
-    where items do not count alike), `group` (where items belong together), and the texts."""
+    """One per item: `id` (hash of its row), `values` (measured, by figure; None = unscored, absent = the figure is not
+    about this item), `weights` (by figure, where items do not count alike), `group` (where items belong together), and
+    the texts."""
     details: dict[str, Any] = field(default_factory=dict)
     """Data set (path, sha256, n), preset, decoding, scorer, notes: what makes two results comparable."""
 

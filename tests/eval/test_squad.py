@@ -113,6 +113,7 @@ def test_two_models_are_paired_by_question(monkeypatch, rows_file):
     assert deltas["exact_match"] == (-1 / 4, 4, 1)
     assert deltas["exact_match_answerable"] == (-1 / 2, 2, 1)
     assert deltas["declined_unanswerable"] == (0.0, 2, 0)
+    assert {row.unscored for row in compare(before, after, resamples=200)} == {0}  # the other part is not missing
     other = squad(*micro_model(1), questions, resamples=200, no_answer="Unanswerable")
     with pytest.raises(DataError, match=r"scorer: .*Not in background.*Unanswerable"):
         compare(before, other)
