@@ -117,7 +117,7 @@ def _item(name: str, question: PassageQuestion, completion: Completion | None, n
         "has_ended": None if completion is None else completion.ended,
         "is_answerable": bool(question.answers),
         "references": list(question.answers),
-        "title": question.title,
+        "category": question.title,
         "passage": question.passage,
         "squad_id": question.id,
     }
