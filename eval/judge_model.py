@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..toolkit.errors import DataError
+from ..toolkit.errors import DataError, ModelError
 from ..toolkit.files import sha256_of
 from ..toolkit.settings.base import BaseSettings
 from .judge import Answer, Judgements
@@ -34,6 +34,7 @@ class ModelJudge:
 
     Raises:
         DataError: a named folder is not there.
+        ModelError: an id of the hub cannot be had.
     """
 
     def __init__(
@@ -47,9 +48,7 @@ class ModelJudge:
         self._models = {TRUE: truth} | ({HELPFUL: informative} if informative else {})
         self._settings, self._tokens_per_batch = settings or BaseSettings(), tokens_per_batch
         for name in self._models.values():
-            folder = Path(name).expanduser()
-            if (folder.is_absolute() or name.startswith((".", "~"))) and not (folder / "config.json").is_file():
-                raise DataError(f"judge: got hf:{name}, wanted a folder with a Hugging Face model (config.json)")
+            _check_there(name, self._settings)
         self.id = "hf:" + ",".join(_identity(name) for name in self._models.values())
 
     def judge(self, answers: Sequence[Answer]) -> Judgements:
@@ -87,6 +86,21 @@ def yes_probability(
     totals = np.array(log_likelihoods(model, tokenizer, pairs, **options).totals).reshape(-1, 2)
     result: Floats = 0.5 * (1 + np.tanh((totals[:, 0] - totals[:, 1]) / 2))
     return result
+
+
+def _check_there(name: str, settings: BaseSettings) -> None:
+    """Fail before a model spends an hour on answers that nobody can judge."""
+    folder = Path(name).expanduser()
+    is_place = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or folder.is_dir()
+    if is_place and not (folder / "config.json").is_file():
+        raise DataError(f"judge: got hf:{name}, wanted a folder with a Hugging Face model (config.json)")
+    if not is_place:
+        from ..toolkit.model.loading import load_tokenizer
+
+        try:
+            load_tokenizer(name, settings)
+        except ModelError as error:
+            raise ModelError(f"judge hf:{name}: {str(error).removeprefix('base.model: ')}") from error
 
 
 def _identity(name: str) -> str:

@@ -9,6 +9,7 @@ from ..eval.task import TaskResult
 from .eval_items import explorer
 from .eval_record import FAILED, MEASURED, read_evaluation, require_results, results_of
 from .report.numbers import change, estimate
+from .report.results import CLEAR
 
 FIGURE_COLUMNS = ["Task", "Figure", "Model", "Value", "Low", "High", "n", "Unscored", "Chance"]
 
@@ -67,7 +68,7 @@ def _measured(record: Mapping[str, Any], task: str) -> list[Mapping[str, Any]]:
 
 
 def _verdict(record: Mapping[str, Any]) -> Iterator[str]:
-    """The headline of every task, one sentence each; a difference only where its interval leaves zero out."""
+    """The headline of every task, one sentence each; clear is what interval and test both call so."""
     for task in record["tasks"]:
         rows, head = _measured(record, task["name"]), task["headline"]
         label = task["labels"][head]
@@ -81,9 +82,17 @@ def _verdict(record: Mapping[str, Any]) -> Iterator[str]:
         )
         if pair is not None:
             delta, interval = change(pair["delta"], pair["low"], pair["high"], label["unit"])
-            is_clear = pair["low"] is not None and not pair["low"] <= 0 <= pair["high"]
+            p = _p_of(pair)
+            # Of few pairs the bootstrap's interval is too narrow: the exact test must agree with it.
+            is_clear = pair["low"] is not None and not pair["low"] <= 0 <= pair["high"] and (p is None or p <= CLEAR)
             sentence += f" {pair['from']} to {pair['to']}: {delta} {interval}{'' if is_clear else ', no clear change'}."
         yield sentence
+
+
+def _p_of(pair: Mapping[str, Any]) -> float | None:
+    """The adjusted p-value where there is one."""
+    p: float | None = pair["p"] if pair["p_holm"] is None else pair["p_holm"]
+    return p
 
 
 def _short(score: Mapping[str, Any], unit: str | None) -> str:
@@ -142,7 +151,7 @@ def _headline(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "note": note,
                 "values": [{"model": row["model"]} | {part: row["scores"][figure][part] for part in
                            ("value", "low", "high", "n", "unscored")} for row in known],
-                "paired": [{part: pair[part] for part in ("from", "to", "delta", "low", "high")}
+                "paired": [{part: pair[part] for part in ("from", "to", "delta", "low", "high")} | {"p": _p_of(pair)}
                            for pair in record["comparisons"]
                            if (pair["task"], pair["metric"]) == (task["name"], figure)],
             }  # fmt: skip

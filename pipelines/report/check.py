@@ -34,7 +34,9 @@ REPORT: dict[str, Shape] = {
             "chance?": "number",
             "note?": "text",
             "values": [{"model": "text", **_ESTIMATE, "unscored?": "count"}],
-            "paired?": [{"from": "text", "to": "text", "delta": "number", "low?": "number", "high?": "number"}],
+            "paired?": [
+                {"from": "text", "to": "text", "delta": "number", "low?": "number", "high?": "number", "p?": "number"}
+            ],
         }
     ],
     "funnel?": {

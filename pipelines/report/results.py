@@ -9,6 +9,8 @@ from .parts import Cell, Marks, Table, cell, figure
 from .text import plain
 
 _COLUMNS = ("Value", "95% interval", "n", "Unscored")
+CLEAR = 0.05
+"""Highest p-value of a difference that is called one."""
 _DASH = "\N{EN DASH}"
 
 
@@ -64,12 +66,13 @@ def _end_point(item: Mapping[str, Any], unit: str | None) -> dict[str, str]:
 
 
 def _paired(pair: Mapping[str, Any], unit: str | None, better: str | None) -> dict[str, str]:
-    """A paired difference in words; it counts as a change only when its interval leaves 0 out."""
+    """A paired difference in words; a change when its interval leaves 0 out and its test, if any, agrees."""
     delta, low, high = pair["delta"], pair.get("low"), pair.get("high")
     text, interval = change(delta, low, high, unit)
     tendency = ""
     if is_number(low) and is_number(high) and better:
-        if low <= 0 <= high:
+        p = pair.get("p")
+        if low <= 0 <= high or (is_number(p) and p > CLEAR):
             tendency = "no clear change"
         else:
             tendency = "better" if (low > 0) == (better == "higher") else "worse"

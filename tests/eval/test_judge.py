@@ -172,6 +172,17 @@ def test_a_model_judges_by_yes_and_no(tmp_path):
     assert not np.isnan(both.informative[[0, 2]]).any()
     with pytest.raises(DataError, match="wanted a folder with a Hugging Face model"):
         open_judge(f"hf:{tmp_path / 'none'}")
+    with pytest.raises(DataError, match="wanted a folder with a Hugging Face model"):
+        open_judge("hf:runs/judges/none")
+
+
+def test_a_judge_of_the_hub_that_cannot_be_had_is_told_before_any_answer_is_asked_for(monkeypatch):
+    def absent(name, settings):
+        raise ModelError(f"base.model: cannot load {name!r} (no network)")
+
+    monkeypatch.setattr("tunewell.toolkit.model.loading.load_tokenizer", absent)
+    with pytest.raises(ModelError, match=r"^judge hf:some/judge: cannot load 'some/judge' \(no network\)"):
+        open_judge("hf:some/judge")
 
 
 # Rows.

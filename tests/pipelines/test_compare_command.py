@@ -1,6 +1,7 @@
 """`tunewell compare`: what may be named, what is paired, what is refused."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,3 +133,12 @@ def test_places_that_hold_nothing_are_told_with_what_was_wanted(tunewell_, place
     called = tunewell_("compare", "old", "nowhere")
     assert called.code == 2 and "nowhere does not exist" in called.err
     assert tunewell_("compare", "old/truthfulness.json", "new").code == 0
+
+
+def test_a_difference_that_the_exact_test_does_not_bear_out_is_not_called_one(tunewell_, place):
+    write_result(truthfulness([0] * 12), place / "old" / "truthfulness.json")
+    write_result(truthfulness([1] * 4 + [0] * 8), place / "new" / "truthfulness.json")
+    tunewell_("compare", "old", "new", "--report", "page.html")
+    # The interval leaves zero out; with four gained and none lost, McNemar's exact p is 0.125.
+    text = (place / "page.html").read_text()
+    assert re.search(r"\+33\.3 points \[\+\d+\.\d, \+\d+\.\d\], no clear change", text)

@@ -399,9 +399,9 @@ def test_what_was_not_measured_is_said_and_never_drawn_as_zero() -> None:
     assert chart.svg.count("<use") == 3 + 1  # three ticks of the axis, one dot
 
 
-def test_a_paired_difference_counts_only_when_its_interval_leaves_zero_out() -> None:
-    def tendency(better: str, low: float, high: float) -> str:
-        pair = {"from": "a", "to": "b", "delta": (low + high) / 2, "low": low, "high": high}
+def test_a_paired_difference_counts_only_when_its_interval_leaves_zero_out_and_its_test_agrees() -> None:
+    def tendency(better: str, low: float, high: float, p: float | None = None) -> str:
+        pair = {"from": "a", "to": "b", "delta": (low + high) / 2, "low": low, "high": high, "p": p}
         values = [{"model": "a", "value": 0.5}, {"model": "b", "value": 0.6}]
         text = render(
             {
@@ -414,6 +414,9 @@ def test_a_paired_difference_counts_only_when_its_interval_leaves_zero_out() -> 
     assert tendency("higher", 0.1, 0.2) == tendency("lower", -0.2, -0.1) == "better"
     assert tendency("higher", -0.2, -0.1) == tendency("lower", 0.1, 0.2) == "worse"
     assert tendency("higher", -0.1, 0.2) == tendency("lower", 0.0, 0.2) == "no clear change"
+    # Four discordant pairs, all one way: the bootstrap leaves zero out, McNemar's exact p is 0.125.
+    assert tendency("lower", -0.58, -0.08, 0.125) == "no clear change"
+    assert tendency("lower", -0.58, -0.08, 0.02) == "better"
 
 
 def test_a_long_curve_is_thinned_in_its_table_and_says_so() -> None:
