@@ -100,6 +100,7 @@ def run_corpus(
     with lock(plan.out):
         _claim(plan, tree, sets_aside)
         if (plan.out / SUMMARY).is_file():
+            shutil.rmtree(plan.work, ignore_errors=True)  # a kill may have come before
             console.say("done before, nothing to do")
             return dict(read_json(plan.out / SUMMARY))
         write_json(plan.work / PLAN, tree)
@@ -172,9 +173,17 @@ def _set_aside(plan: Plan) -> None:
         (target / WORK / path.name).rename(path)
 
 
-def _do(plan: Plan, tree: dict[str, Any], engine: Engine, console: Console, max_bad_rate: float) -> dict[str, Any]:
+def _clear_leftovers(plan: Plan) -> None:
+    """Remove what a killed run was writing: units, and files that had not got their names yet."""
     for leftover in (plan.work / UNITS).glob(".*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
+    for folder in (plan.out, *(plan.out / name for name in (*KINDS, "scores"))):
+        for unfinished in folder.glob(".*.tmp"):
+            unfinished.unlink(missing_ok=True)
+
+
+def _do(plan: Plan, tree: dict[str, Any], engine: Engine, console: Console, max_bad_rate: float) -> dict[str, Any]:
+    _clear_leftovers(plan)
     records = _judge(plan, engine, console)
     judged = gather(plan, records)
     if (fault := bad_rate_fault(plan, records, max_bad_rate)) is not None:
