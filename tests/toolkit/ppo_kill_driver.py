@@ -12,6 +12,7 @@ import time
 import traceback
 import warnings
 from pathlib import Path
+from typing import Any
 
 warnings.simplefilter("ignore")
 import test_ppo_trainer as given  # noqa: E402
@@ -64,19 +65,27 @@ def main() -> None:
     attempt(folder / "whole", None)
     whole = time.monotonic() - start
     rng = random.Random(0)
-    kills = resumed = 0
+    wanted = result_of(folder / "whole")
+    kills = resumed = runs = 0
+    is_same = True
     while kills < KILLS:
-        before = last_complete(folder / "killed" / "out")
-        (folder / "killed" / "result.json").unlink(missing_ok=True)
-        # long enough to write a checkpoint now and then, short enough to be killed ten times before the end
-        kills += attempt(folder / "killed", rng.uniform(0.1, 0.45) * whole)
-        resumed += before is not None
-    attempt(folder / "killed", None)
-    results = [json.loads((folder / name / "result.json").read_text()) for name in ("whole", "killed")]
-    print(json.dumps({"kills": kills, "resumed": resumed, "is_same": results[0] == results[1]}))
-    if results[0] != results[1]:
-        for key in results[0]:
-            print(key, results[0][key] == results[1][key], file=sys.stderr)
+        killed = folder / f"killed-{runs}"
+        runs += 1
+        while True:  # until it reaches its end, which a fast moment may bring before all kills are spent
+            resumed += last_complete(killed / "out") is not None
+            # long enough to write a checkpoint now and then, short enough to be killed often before the end
+            if not attempt(killed, rng.uniform(0.1, 0.45) * whole if kills < KILLS else None):
+                break
+            kills += 1
+        found = result_of(killed)
+        is_same = is_same and found == wanted
+        for key in wanted:
+            print(killed.name, key, found[key] == wanted[key], file=sys.stderr)
+    print(json.dumps({"kills": kills, "runs": runs, "resumed": resumed, "is_same": is_same}))
+
+
+def result_of(folder: Path) -> Any:
+    return json.loads((folder / "result.json").read_text())
 
 
 if __name__ == "__main__":
