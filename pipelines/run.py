@@ -12,7 +12,7 @@ from typing import Any
 from .. import __version__
 from ..toolkit import processes
 from ..toolkit.conflicts import refuse_conflicts, set_aside
-from ..toolkit.errors import RunError
+from ..toolkit.errors import RunError, SettingsError
 from ..toolkit.files import read_json, write_json
 from ..toolkit.machine import hardware, source_state, versions
 from ..toolkit.settings.base import TINY
@@ -23,6 +23,8 @@ from .recipe import Recipe
 from .stages import base_texts, code_of_stages, stages_of
 
 RUN = "run.json"
+ALONE = ("mixture", "losses", "sweep", "mitigations")
+"""Stages whose trainers would wait for processes that are not there: one process does them."""
 
 
 def run_recipe(
@@ -49,6 +51,7 @@ def run_recipe(
 
     Raises:
         RunError: the folder is in use, cannot be written, or holds work that was made otherwise.
+        SettingsError: several processes for stages that one process does.
     """
     _meet(recipe)
     with lock(out) if processes.is_first() else nullcontext():
@@ -65,11 +68,8 @@ def run_recipe(
         artifacts = Artifacts()
         if any(not item.folder.is_dir() for item in planned):
             began = time.monotonic()
-            if not processes.is_first():
-                processes.wait()  # until the first one has built or fetched it
-            artifacts = Artifacts(base=_base(recipe, console))
-            if processes.is_first():
-                processes.wait()
+            with processes.first_before_others():  # which builds or fetches it
+                artifacts = Artifacts(base=_base(recipe, console))
             record["seconds"].setdefault("base", round(time.monotonic() - began, 3))
             record["hardware"] = hardware()
         for item in planned:
@@ -118,6 +118,12 @@ def _run_one(item: Planned, before: Artifacts, record: dict[str, Any], out: Path
 
 def _meet(recipe: Recipe) -> None:
     if processes.count() > 1:
+        if alone := [name for name in recipe.stages if name in ALONE]:
+            fault = (
+                f"stages: got {', '.join(alone)} in {processes.count()} processes, wanted one process: they train "
+                "several models in turn. Start without the launcher."
+            )
+            raise SettingsError([fault])
         from ..toolkit.model.loading import device_of
 
         processes.join(on_cpu=device_of(recipe.base) == "cpu")

@@ -105,12 +105,8 @@ def resume_from(folder: Path) -> Path | None:
     """The last complete checkpoint of a training in a stage's folder; only the first process deletes broken ones."""
     from ..toolkit.checkpoints import last_complete
 
-    if not processes.is_first():
-        processes.wait()
-    found = last_complete(checkpoints(folder))
-    if processes.is_first():
-        processes.wait()
-    return found
+    with processes.first_before_others():
+        return last_complete(checkpoints(folder))
 
 
 def go_on(trainer: "Trainer", checkpoint: Path | None) -> None:

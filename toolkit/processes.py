@@ -1,6 +1,7 @@
 """Several processes of one run, as `accelerate launch` starts them: which one this is, and waiting for the others."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -37,6 +38,12 @@ def wait() -> None:
     """Go on when all processes have come here."""
     if count() > 1:
         _state().wait_for_everyone()
+
+
+def first_before_others() -> AbstractContextManager[None]:
+    """A block that the first process goes through alone, and the others when it is done."""
+    order: AbstractContextManager[None] = _state().main_process_first() if count() > 1 else nullcontext()
+    return order
 
 
 def _state(*, on_cpu: bool = False) -> Any:

@@ -53,3 +53,15 @@ def test_two_processes_train_what_one_trains_and_go_on_after_a_stop(tmp_path):
     for key, tensor in adapters[0].items():
         torch.testing.assert_close(adapters[1][key], tensor, atol=1e-6, rtol=1e-5)
     assert [path.name for path in sorted((tmp_path / "two").iterdir()) if path.is_dir()] == list(STAGES[:3])
+
+
+def test_stages_that_train_several_models_in_turn_are_refused_in_several_processes(tmp_path, monkeypatch):
+    from tunewell.pipelines.console import Console
+    from tunewell.pipelines.recipe import find_recipe, read_recipe
+    from tunewell.pipelines.run import run_recipe
+    from tunewell.toolkit.errors import SettingsError
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    recipe = read_recipe(find_recipe("findings/instruction-mixture"), [])
+    with pytest.raises(SettingsError, match="mixture in 2 processes, wanted one process"):
+        run_recipe(recipe, tmp_path / "run", Console(is_quiet=True))
