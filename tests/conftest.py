@@ -12,6 +12,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # One base for all sessions on this machine: it is rebuilt when the code that makes it changes.
 os.environ.setdefault("TUNEWELL_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "tunewell"))
 
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names cases of raw bytes by their argument: an id made of the bytes of a gzip file, which hold the time of day,
+    differs between the workers of a parallel run, which then stops before its first test."""
+    return argname if isinstance(val, bytes) else None
+
+
 LOOPBACK = ("127.", "localhost", "::1")
 
 
