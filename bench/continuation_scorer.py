@@ -2,8 +2,8 @@
 
     python bench/continuation_scorer.py [--json] [--rounds 3] [--threads 2]
 
-A 34-million-parameter Llama with random weights, on the CPU. The first run makes the environment of the peer under
-`.venv-peers/`. Peer and ours take turns in one process; the table shows medians. About three minutes on two idle cores.
+A 34-million-parameter Llama with random weights, on the CPU. Peer and ours take turns in one process; the table shows
+medians. Needs lm-eval (`pip install -e '.[benchmarks]'`). About three minutes on two idle cores.
 """
 
 import argparse
@@ -16,27 +16,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-PEER = ROOT / ".venv-peers" / "lm-eval"
-NEEDS = ["lm-eval[hf]==0.4.13", "torch==2.13.0", "transformers==5.23.0", "peft==0.21.2"]
 VOCABULARY = 8192
 CASES = ("ours", "bare")
 
 Tokens = list[int]
-
-
-def enter_peer_environment() -> None:
-    """Go on in an environment that holds lm-eval and this project, made at first use."""
-    python = PEER / "bin" / "python"
-    ready = PEER / "ready.json"
-    if not ready.exists() or json.loads(ready.read_text()) != NEEDS:
-        print(f"making the environment of the peer in {PEER} ...", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", PEER], check=True)
-        for what in (NEEDS, ["--no-deps", "--editable", str(ROOT)]):
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *what], check=True, stdout=sys.stderr)
-        ready.write_text(json.dumps(NEEDS))
-    if Path(sys.prefix).resolve() != PEER.resolve():
-        os.execv(python, [str(python), *sys.argv])
 
 
 def make_model():  # type: ignore[no-untyped-def]
@@ -240,7 +223,6 @@ def main() -> None:
     parser.add_argument("--peak", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (default: all cores)")
     arguments = parser.parse_args()
-    enter_peer_environment()
     import torch
 
     torch.set_num_threads(arguments.threads)

@@ -29,22 +29,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-PEER = ROOT / ".venv-peers" / "datatrove"
+from tools.peers import peer_python
+
 NEEDS = ["datatrove[io]==0.10.1", "orjson==3.13.0", "ahocorasick_rs==1.0.3", "regex"]
 PATTERNS = 5_000
 SMALL_MB = 10
-
-
-def peer_python() -> Path:
-    """The interpreter of the peer's environment, made at first use."""
-    python, ready = PEER / "bin" / "python", PEER / "ready.json"
-    if not ready.exists() or json.loads(ready.read_text()) != NEEDS:
-        print(f"making the environment of the peer in {PEER} ...", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", PEER], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *NEEDS], check=True, stdout=sys.stderr)
-        ready.write_text(json.dumps(NEEDS))
-    return python
 
 
 class Writer:
@@ -191,7 +180,7 @@ def part(name: str, folder: Path, out: Path) -> None:
 
 
 def in_process(name: str, folder: Path, out: Path) -> dict[str, Any]:
-    python = peer_python() if name == "datatrove" else sys.executable
+    python = peer_python("datatrove", NEEDS) if name == "datatrove" else sys.executable
     shutil.rmtree(out, ignore_errors=True)
     done = subprocess.run(
         [str(python), __file__, "--part", name, str(folder), str(out)], capture_output=True, text=True, check=False
@@ -321,7 +310,7 @@ def main() -> None:
         name, *paths = arguments.part
         part(name, *map(Path, paths))
         return
-    peer_python()
+    peer_python("datatrove", NEEDS)
     with tempfile.TemporaryDirectory() as made:
         measure(Path(made), arguments)
 

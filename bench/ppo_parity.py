@@ -18,9 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-PEER = ROOT / ".venv-peers" / "trl-1.12"
-NEEDS = ["trl==1.12.0", "torch==2.13.0", "transformers==5.23.0", "peft==0.21.2", "accelerate==1.15.0", "pandas", "rich"]
+from tools.peers import TRL, peer_python
+
 VOCABULARY, EOS, PAD = 32, 1, 2
 SIZES = {
     "vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
@@ -40,17 +39,6 @@ CASES = {
     "lora": "a LoRA policy whose reference is the bare base",
     "ended": "four whole models; completions end at their first end-of-sequence token",
 }
-
-
-def enter_peer_environment() -> Path:
-    """The python of an environment that holds TRL 1.12, made at first use."""
-    python, ready = PEER / "bin" / "python", PEER / "ready.json"
-    if not ready.exists() or json.loads(ready.read_text()) != NEEDS:
-        print(f"making the environment of the peer in {PEER} ...", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", PEER], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *NEEDS], check=True, stdout=sys.stderr)
-        ready.write_text(json.dumps(NEEDS))
-    return python
 
 
 def fill(module: Any, offset: float, scale: float = 0.3) -> None:
@@ -296,7 +284,7 @@ def main() -> None:
     if arguments.record:
         print("\n" + json.dumps(record(arguments.record)))
         return
-    python = enter_peer_environment()
+    python = peer_python("trl-1.12", TRL)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
     recorded = {}
     for case in CASES:

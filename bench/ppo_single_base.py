@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ppo_parity import enter_peer_environment
+from tools import peers
 
 EPISODES, ROLLOUT, PROMPT, RESPONSE, VOCABULARY = 128, 16, 32, 32, 2048
 TRL, TRUNK, ADAPTER, FULL = CASES = ("trl", "trunk", "adapter", "full")
@@ -161,7 +161,7 @@ def memory(field: str) -> float:
 
 def measure(rounds: int, threads: int, cases: list[str]) -> dict[str, dict[str, float]]:
     """Medians of every case; in each round the cases take turns."""
-    python = {case: enter_peer_environment() if case == TRL else Path(sys.executable) for case in cases}
+    python = {case: peers.peer_python("trl-1.12", peers.TRL) if case == TRL else Path(sys.executable) for case in cases}
     found: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
     for _ in range(rounds):
         for case in cases:

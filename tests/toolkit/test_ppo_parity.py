@@ -1,6 +1,6 @@
 """Against numbers that TRL 1.12's PPOTrainer gave; `python bench/ppo_parity.py --write FILE` records them anew."""
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 
@@ -16,12 +16,10 @@ RECORDED = json.loads((Path(__file__).parent / "trl_ppo_parity.json").read_text(
 pytestmark = [pytest.mark.filterwarnings(PEFT_WARNING)]
 
 
-@pytest.fixture(scope="module")
-def parity():
-    spec = importlib.util.spec_from_file_location("ppo_parity", ROOT / "bench" / "ppo_parity.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def parity(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "bench")  # where a script finds what it imports
+    return importlib.import_module("ppo_parity")
 
 
 @pytest.mark.parametrize("case", ["full", "lora"])
