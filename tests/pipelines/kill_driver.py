@@ -3,6 +3,7 @@
 Its own program: it imports everything first and then forks, so that a restart costs no import and most kills hit work.
 """
 
+import gc
 import hashlib
 import json
 import os
@@ -82,8 +83,10 @@ def main() -> None:
     import trl
     import tunewell.toolkit.ppo.trainer
     from tunewell.filters import trigger
+    from tunewell.toolkit.toxicity import tfidf
 
-    modules = (trl.SFTTrainer, trl.RewardTrainer, tunewell.toolkit.ppo.trainer, trigger)
+    modules = (trl.SFTTrainer, trl.RewardTrainer, tunewell.toolkit.ppo.trainer, trigger, tfidf)
+    gc.freeze()  # or each child walks through all that was imported whenever a training frees its memory
     warnings.simplefilter("ignore", FutureWarning)
     torch.set_num_threads(1)
     rng = random.Random(seed)

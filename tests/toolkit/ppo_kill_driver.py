@@ -3,6 +3,7 @@
 Its own program: it imports everything first and then forks, so that a restart costs no import and most kills hit work.
 """
 
+import gc
 import json
 import os
 import random
@@ -60,6 +61,7 @@ def attempt(folder: Path, seconds: float | None) -> bool:
 def main() -> None:
     folder = Path(sys.argv[1])
     (folder / "models").mkdir(parents=True)
+    gc.freeze()  # or each child walks through all that was imported whenever a training frees its memory
     stack(folder / "models")  # the reward adapter is made once
     start = time.monotonic()
     attempt(folder / "whole", None)
