@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..toolkit.errors import DataError
-from .statistics import mean_score, share_score, spearman
+from .statistics import mean_score, share_score
 from .task import Score
 
 Floats = NDArray[np.float64]
 BINS = 10
+Figure = Callable[[NDArray[np.int64]], float | None]
+"""A figure over rows, of which each is there as often as it is told (rows,)."""
 RESAMPLES = 1_000  # of the figures that are no plain means
 WIDTHS = ((None, -8), (-8, -2), (-2, 3), (3, 9), (9, None))
 """Bounds of the groups of pairs by length, preferred minus other, in tokens; the upper one is left out."""
@@ -99,7 +101,7 @@ def report_on(rankings: Sequence[Ranked], *, seed: int = 0) -> RewardReport:
         np.logaddexp(0, -pairs.lead), groups=groups, higher_is_better=False, chance=float(np.log(2)), seed=seed
     )
     scores["calibration_error"] = _resampled(
-        lambda rows: _calibration_error(pairs.confidence[rows], pairs.is_right[rows]), pairs.group, False, seed
+        _calibration_error(pairs.confidence, pairs.is_right), pairs.group, False, seed
     )
     for name, columns in (("", _flat(rankings)), (".within_prompt", _centred(rankings))):
         score, length, group = columns
@@ -132,17 +134,28 @@ def _calibration(pairs: _Pairs, seed: int) -> list[dict[str, Any]]:
 
 def _equal_bins(confidence: Floats) -> list[NDArray[np.int64]]:
     """Up to ten bins of like confidence with equally many pairs each."""
-    parts = np.array_split(np.argsort(confidence, kind="stable"), min(BINS, max(1, len(confidence) // 10)))
+    parts = np.array_split(np.argsort(confidence, kind="stable"), _n_bins(len(confidence)))
     return [part for part in parts if len(part)]
 
 
-def _calibration_error(confidence: Floats, is_right: Floats) -> float:
+def _n_bins(n: int) -> int:
+    return min(BINS, max(1, n // 10))
+
+
+def _calibration_error(confidence: Floats, is_right: Floats) -> Figure:
     """Mean distance of confidence and share right over the bins (Naeini et al. 2015, bins of equal count)."""
-    gaps = [
-        abs(confidence[rows].mean() - is_right[rows].mean()) * len(rows) / len(confidence)
-        for rows in _equal_bins(confidence)
-    ]
-    return float(sum(gaps))
+    order = np.argsort(confidence, kind="stable")
+    ordered, right = confidence[order], is_right[order]
+
+    def figure(counts: NDArray[np.int64]) -> float:
+        drawn = np.repeat(np.arange(len(order)), counts[order])  # in order of confidence already
+        gaps = [
+            abs(ordered[rows].mean() - right[rows].mean()) * len(rows) / len(drawn)
+            for rows in np.array_split(drawn, _n_bins(len(drawn)))
+        ]
+        return float(sum(gaps))
+
+    return figure
 
 
 def _by_length(pairs: _Pairs, groups: list[int] | None, seed: int) -> list[dict[str, Any]]:
@@ -176,27 +189,36 @@ def _centred(rankings: Sequence[Ranked]) -> tuple[Floats, Floats, NDArray[np.int
     return np.array(scores, float), np.array(lengths, float), _flat(rankings)[2]
 
 
-def _correlation(scores: Floats, lengths: Floats) -> Callable[[NDArray[np.int64]], float | None]:
-    return lambda rows: spearman(scores[rows], lengths[rows])
+def _correlation(scores: Floats, lengths: Floats) -> Figure:
+    """Rank correlation (Spearman) of two columns; None where one of them does not vary."""
+    columns = [np.unique(column, return_inverse=True)[1] for column in (scores, lengths)]  # sorted once for all draws
+
+    def figure(counts: NDArray[np.int64]) -> float | None:
+        deviations = []
+        for inverse in columns:
+            per_value = np.bincount(inverse, counts)
+            if (per_value > 0).sum() < 2:
+                return None
+            ranks = (np.cumsum(per_value) - (per_value - 1) / 2)[inverse]  # ties at their mean rank
+            deviations.append(ranks - np.average(ranks, weights=counts))
+        first, second = deviations
+        product, squares = (counts * first) @ second, ((counts * first) @ first) * ((counts * second) @ second)
+        return float(product / np.sqrt(squares))
+
+    return figure
 
 
-def _resampled(
-    figure: Callable[[NDArray[np.int64]], float | None],
-    group: NDArray[np.int64],
-    higher_is_better: bool | None,
-    seed: int,
-) -> Score:
+def _resampled(figure: Figure, group: NDArray[np.int64], higher_is_better: bool | None, seed: int) -> Score:
     """A figure over rows with a bootstrap interval over the groups; None where it cannot be told."""
-    names = np.unique(group)
-    members = [np.flatnonzero(group == name) for name in names]
-    value = figure(np.arange(len(group)))
+    _, group = np.unique(group, return_inverse=True)
+    n_groups = int(group.max()) + 1
+    value = figure(np.ones_like(group))
     score = Score(value=value, low=None, high=None, se=None, n=len(group), higher_is_better=higher_is_better)
-    if value is None or len(names) < 2:
+    if value is None or n_groups < 2:
         return score
     rng = np.random.default_rng(seed)
-    drawn = (np.concatenate([members[index] for index in rng.integers(len(names), size=len(names))])
-             for _ in range(RESAMPLES))  # fmt: skip
-    values = np.array([found for rows in drawn if (found := figure(rows)) is not None])
+    drawn = (np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups) for _ in range(RESAMPLES))
+    values = np.array([found for times in drawn if (found := figure(times[group])) is not None])
     if len(values) < 2:
         return score
     low, high = np.quantile(values, [0.025, 0.975])
