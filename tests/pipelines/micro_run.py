@@ -2,13 +2,17 @@
 
 import functools
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 MICRO = (
     "filter.blocklist=null", "filter.phrases=null", "data.limit=40",
@@ -41,12 +45,28 @@ class Made:
 
 
 @functools.cache
-def micro_run(folder: Path) -> Made:
-    """Make the run in a process of its own, so that what it prints is what a user's terminal would get."""
+def micro_run(base: Path) -> Made:
+    """The run, made once for all workers, each of which gets a copy.
+
+    Args:
+        base: the worker's folder for temporary files.
+    """
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(shared / "micro.lock"):
+        if not (shared / "micro.json").exists():
+            (shared / "micro.json").write_text(json.dumps(_make(shared / "micro-run")))
+    called = Called(**json.loads((shared / "micro.json").read_text()))
+    shutil.copytree(shared / "micro-run", base / "micro")
+    out = called.out.replace(str(shared / "micro-run"), str(base / "micro"))
+    return Made(folder=base / "micro", called=Called(called.code, out, called.err))
+
+
+def _make(folder: Path) -> dict[str, object]:
+    """In a process of its own, so that what it prints is what a user's terminal would get."""
     command = [sys.executable, "-m", "tunewell.pipelines.cli", "run", *MICRO, "--json", "--out", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=200)
-    return Made(folder=folder, called=Called(done.returncode, done.stdout, done.stderr))
+    return {"code": done.returncode, "out": done.stdout, "err": done.stderr}
 
 
 @contextmanager

@@ -25,7 +25,7 @@ SMALL = TinySettings(vocabulary=300, hidden_size=64, layers=1, heads=2, steps=1,
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Made:
-    return micro_run(tmp_path_factory.getbasetemp() / "micro")
+    return micro_run(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ CHAT = PromptForm(is_chat=True)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    return micro_run(tmp_path_factory.getbasetemp() / "micro").folder
+    return micro_run(tmp_path_factory.getbasetemp()).folder
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ COMMANDS = typer.main.get_command(cli.app).commands
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Made:
-    return micro_run(tmp_path_factory.getbasetemp() / "micro")
+    return micro_run(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

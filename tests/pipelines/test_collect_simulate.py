@@ -86,7 +86,7 @@ def test_faults_say_what_was_wanted(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_loop_sft_sample_rank_reward_ppo_and_sample_again(tmp_path, tmp_path_factory, monkeypatch, capsys):
-    first = micro_run(tmp_path_factory.getbasetemp() / "micro").folder
+    first = micro_run(tmp_path_factory.getbasetemp()).folder
     prompts = tmp_path / "prompts.jsonl"
     write_rows(prompts, [{"prompt": f"Question: Who built number {n}?\nAnswer:"} for n in range(24)])
     (tmp_path / "words.txt").write_text("the\n")

@@ -33,7 +33,7 @@ print(model.dtype, model.generation_config.eos_token_id == [tokenizer.eos_token_
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    return micro_run(tmp_path_factory.getbasetemp() / "micro").folder
+    return micro_run(tmp_path_factory.getbasetemp()).folder
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    return micro_run(tmp_path_factory.getbasetemp() / "micro").folder
+    return micro_run(tmp_path_factory.getbasetemp()).folder
 
 
 def test_a_run_means_the_adapter_that_was_trained_last_and_each_role_can_be_named(run):

@@ -18,7 +18,7 @@ SHORT = Sampling(max_new_tokens=6)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return micro_run(tmp_path_factory.getbasetemp() / "micro").folder
+    return micro_run(tmp_path_factory.getbasetemp()).folder
 
 
 @pytest.fixture

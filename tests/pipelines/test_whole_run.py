@@ -17,7 +17,7 @@ MICRO_4BIT = [setting for setting in MICRO if not setting.startswith("filter.")]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Made:
-    return micro_run(tmp_path_factory.getbasetemp() / "micro")
+    return micro_run(tmp_path_factory.getbasetemp())
 
 
 def run(*arguments: object, cwd: Path | str = "/") -> subprocess.CompletedProcess[str]:
