@@ -1,17 +1,20 @@
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
-from scorer_fakes import WINDOW, WORDS, model, naive, naive_table, texts
+from scorer_fakes import WINDOW, WORDS, model, naive, naive_table, out_of_memory_above, texts
 from transformers import AutoModelForCausalLM, BertConfig, BertModel, BitsAndBytesConfig
 from tunewell.toolkit.errors import ModelError
 from tunewell.toolkit.scorer import continuation as scorer_module
-from tunewell.toolkit.scorer import passes as scorer_passes
+from tunewell.toolkit.scorer import line as scorer_line
+from tunewell.toolkit.scorer import parts as scorer_parts
 from tunewell.toolkit.scorer.check import unfit_for_packing
 from tunewell.toolkit.scorer.continuation import ContinuationScorer
-from tunewell.toolkit.scorer.passes import take_apart
+from tunewell.toolkit.scorer.parts import take_apart
 
 # peft 0.21 asks transformers 5.23 for a property that was renamed; the old name goes away with transformers 6
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -80,10 +83,10 @@ def test_packed_rows_are_taken_where_the_model_allows_them():
     [
         ("gemma2", "reaches back only 8 tokens"),
         ("mistral", "reaches back only 8 tokens"),
-        ("bloom", "the model raised ValueError"),
+        ("bloom", "scores differ by"),
     ],
 )
-def test_models_without_room_for_a_mask_of_ours_fall_back_to_the_cache(name, reason):
+def test_models_whose_attention_is_not_ours_to_replace_fall_back_to_the_cache(name, reason):
     made = model(name)
     scorer = ContinuationScorer(made, max_length=WINDOW)
     assert scorer.method == "cache" and reason in scorer.method_reason
@@ -102,6 +105,13 @@ def test_attention_that_reaches_back_as_far_as_any_sequence_allows_packing():
     assert np.abs(got - naive_table(made, prefixes, continuations)).max() < EXACT
 
 
+def test_attention_that_does_more_than_ours_is_left_to_the_model():
+    made = model("gemma2", "eager")
+    made.config.sliding_window = WINDOW
+    scorer = ContinuationScorer(made)
+    assert scorer.method == "cache" and "attention with softcap" in scorer.method_reason
+
+
 @pytest.mark.parametrize("name", ["granite", "cohere"])
 def test_logits_are_scaled_as_the_model_scales_them(name):
     made = model(name)
@@ -109,21 +119,49 @@ def test_logits_are_scaled_as_the_model_scales_them(name):
     assert np.abs(got - naive_table(made, PREFIXES, CONTINUATIONS)).max() < EXACT
 
 
-@pytest.mark.parametrize("lost", ["attention_mask", "position_ids"])
-def test_a_model_that_ignores_mask_or_positions_is_found_out(lost, monkeypatch):
-    made = model()
+def without_positions(made, monkeypatch):
     forward = made.base_model.forward
-    monkeypatch.setattr(made.base_model, "forward", lambda **given: forward(**(given | {lost: None})))
+    monkeypatch.setattr(made.base_model, "forward", lambda **given: forward(**(given | {"position_ids": None})))
+
+
+def with_attention_of_its_own(made, monkeypatch):
+    monkeypatch.setattr(scorer_line, "_attention_in_line", lambda config: contextlib.nullcontext())
+
+
+@pytest.mark.parametrize("spoil", [without_positions, with_attention_of_its_own])
+def test_a_model_that_ignores_positions_or_our_attention_is_found_out(spoil, monkeypatch):
+    made = model()
+    spoil(made, monkeypatch)
     scorer = ContinuationScorer(made)
     assert scorer.method == "cache" and "scores differ by" in scorer.method_reason
     with pytest.raises(ModelError, match=r"packed: scores differ by .* or method='auto'"):
         ContinuationScorer(made, method="packed")
 
 
+def test_a_model_that_keeps_our_line_from_its_attention_falls_back_to_the_cache(monkeypatch):
+    made = model()
+    forward = made.base_model.forward
+
+    def strict(tunewell_line=None, **given):
+        return forward(**given)
+
+    monkeypatch.setattr(made.base_model, "forward", strict)
+    scorer = ContinuationScorer(made)
+    assert scorer.method == "cache" and "the model raised TypeError" in scorer.method_reason
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_model_keeps_its_own_attention(attention):
+    made = model(attention=attention)
+    scorer = ContinuationScorer(made, preamble=PREAMBLE)
+    with out_of_memory_above(made, 20):
+        scorer.score([[5] * 9, [6] * 9], CONTINUATIONS[:2])
+    assert scorer.tokens_per_batch < 8192 and made.config._attn_implementation == attention  # after an error too
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("_attn_implementation", "flash_attention_2", "'flash_attention_2' attention takes no mask of our own"),
         ("attention_chunk_size", 4096, "attention is local in some layers"),
         ("window_size", 256, "attention is local in some layers"),
     ],
@@ -289,19 +327,28 @@ def test_many_continuations_are_spread_over_several_rows(monkeypatch):
     assert np.abs(got - naive_table(made, PREFIXES[:3], continuations, [1])).max() < EXACT
 
 
-def test_prefixes_with_few_continuations_do_not_wait_for_others(monkeypatch):
-    monkeypatch.setattr(scorer_module, "PACK_TOKENS", 10)
+def test_a_pass_holds_every_token_once_and_no_padding():
     made = model()
-    scorer = ContinuationScorer(made)
+    scorer = ContinuationScorer(made, preamble=PREAMBLE)
     fed = []
     made.model.register_forward_pre_hook(
-        lambda module, args, kwargs: fed.append(kwargs["input_ids"].shape), with_kwargs=True
+        lambda module, args, kwargs: fed.append(kwargs["input_ids"][0].tolist()), with_kwargs=True
     )
-    prefixes, sets = texts(3, 9, 9), [texts(1, 5, 5), texts(8, 5, 5), texts(3, 5, 5)]
-    results = scorer.score(prefixes, sets)
-    assert [rows for rows, _ in fed] == [3, 3, 2, 1, 1]  # all prefixes, then those that are not done
-    for prefix, own, result in zip(prefixes, sets, results, strict=True):
-        assert np.abs(result.total - [naive(made, prefix, one) for one in own]).max() < EXACT
+    scorer.score([[5, 6], [7, 8, 9]], [[[11, 12, 13], [11, 14]], [[15, 16]]])
+    # The preamble but for its last token; then each prefix with its continuations, the longest first.
+    assert fed == [[1, 40, 41], [42, 7, 8, 9, 15, 42, 5, 6, 11, 12]]
+
+
+def test_one_prefix_with_more_continuations_than_the_budget_takes_several_passes():
+    made, continuations = model(), texts(30, 5, 5, seed=8)
+    sizes = []
+    scorer = ContinuationScorer(made, tokens_per_batch=60)
+    made.model.register_forward_pre_hook(
+        lambda module, args, kwargs: sizes.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    got = totals(scorer.score(PREFIXES[1:2], continuations))
+    assert len(sizes) > 2 and max(sizes) <= 60
+    assert np.abs(got - naive_table(made, PREFIXES[1:2], continuations)).max() < EXACT
 
 
 def test_logits_are_made_a_slice_at_a_time(monkeypatch):
@@ -310,7 +357,7 @@ def test_logits_are_made_a_slice_at_a_time(monkeypatch):
     made.lm_head.register_forward_hook(lambda module, args, out: rows.append(len(args[0])))
     scorer = ContinuationScorer(made)
     whole = totals(scorer.score(PREFIXES, CONTINUATIONS))
-    monkeypatch.setattr(scorer_passes, "LOGITS_AT_ONCE", 3 * WORDS)
+    monkeypatch.setattr(scorer_parts, "LOGITS_AT_ONCE", 3 * WORDS)
     rows.clear()
     assert np.abs(totals(scorer.score(PREFIXES, CONTINUATIONS)) - whole).max() < EXACT
     assert max(rows) == 3

@@ -1,7 +1,8 @@
 """Find out by trial which way of scoring continuations gives a model's own numbers."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -12,12 +13,30 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..errors import ModelError
 from ..model.memory_faults import is_out_of_memory
 from .inputs import SHORTEST_LENGTH
+from .job import Packer
+from .line import remember, score_in_line
 from .packing import Ints, Pack, pack_in_one_row, pack_in_rows
-from .passes import Encoded, Parts, encode, read_steps, run_in_one_row, run_in_rows
+from .parts import Parts
+from .rows import encode, score_in_rows
 
 Method = Literal["packed", "cache"]
-Run = Callable[[Parts, Encoded, Sequence[Pack]], torch.Tensor]
-RUNS: dict[Method, Run] = {"packed": run_in_one_row, "cache": run_in_rows}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of scoring continuations."""
+
+    pack: Packer
+    remember: Callable[[Parts, Ints], Any]
+    """Reads what stands before every prefix."""
+    score: Callable[[Parts, Any, Sequence[Ints], Sequence[Sequence[Pack]]], list[list[NDArray[np.float64]]]]
+    """From what was remembered, prefixes and the packs of each to the log-likelihoods of each pack's steps."""
+
+
+WAYS: dict[Method, Way] = {
+    "packed": Way(pack_in_one_row, remember, score_in_line),
+    "cache": Way(pack_in_rows, encode, score_in_rows),
+}
 
 
 def choose_method(
@@ -61,10 +80,7 @@ def choose_method(
 
 def unfit_for_packing(config: PreTrainedConfig, max_length: int) -> str:
     """Why packed rows cannot work, where so few tokens as the trial's would not show it; else nothing."""
-    attention = config._attn_implementation
-    if attention not in ("sdpa", "eager"):
-        return f"{attention!r} attention takes no mask of our own"
-    # A mask of our own replaces the one that limits how far back such layers look.
+    # Attention of our own sees all of a prefix, however far back the model's would look.
     kinds = getattr(config, "layer_types", None)
     if kinds is not None and set(kinds) <= {"full_attention"}:
         return ""
@@ -98,25 +114,21 @@ def _plain(model: PreTrainedModel | PeftModel, parts: Parts) -> NDArray[np.float
     return np.array(totals).reshape(len(prefixes), len(continuations))
 
 
-def _packed_totals(parts: Parts, method: Method) -> NDArray[np.float64]:
+def _totals(parts: Parts, method: Method) -> NDArray[np.float64]:
     prefixes, continuations = _trial(parts)
-    shared = encode(parts, [np.array(prefixes[0][:1])], keeps_all=method == "packed")
+    way = WAYS[method]
+    shared = way.remember(parts, np.array(prefixes[0][:1]))
     rest: list[Ints] = [np.array(prefix[1:]) for prefix in prefixes]
-    batches = [rest] if method == "packed" else [[row] for row in rest]
-    pack = (pack_in_one_row(continuations, 100) if method == "packed" else pack_in_rows(continuations, 100))[0]
-    table = list[NDArray[np.float64]]()
-    for rows in batches:
-        packs = [pack] * len(rows)
-        hidden = RUNS[method](parts, encode(parts, rows, shared), packs)
-        table += [pack.totals(steps, len(continuations)) for steps in read_steps(parts, hidden, packs)]
-    return np.stack(table)
+    (pack,) = way.pack(continuations, 100)
+    steps = way.score(parts, shared, rest, [[pack]] * len(rest))
+    return np.stack([pack.totals(one, len(continuations)) for (one,) in steps])
 
 
 def _disagreement(parts: Parts, method: Method, expected: NDArray[np.float64], tolerance: float) -> str:
     """What is wrong with a method's numbers; nothing if they are right."""
     try:
-        got = _packed_totals(parts, method)
-    except Exception as error:  # models refuse masks and caches in many ways; memory is another matter
+        got = _totals(parts, method)
+    except Exception as error:  # models refuse our attention and caches in many ways; memory is another matter
         if is_out_of_memory(error):
             raise
         return f"the model raised {type(error).__name__}: {error}"

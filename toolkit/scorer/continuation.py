@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,28 +12,29 @@ from transformers import PreTrainedModel
 
 from ..errors import DeviceError
 from ..model.memory_faults import is_out_of_memory
-from .check import RUNS, choose_method
+from .check import WAYS, choose_method
 from .inputs import Tokens, as_ids, check_settings, continuation_sets, prefix_ids
 from .job import ContinuationScores, Floats, Job, Window
-from .packing import Ints, Pack, pack_in_one_row, pack_in_rows
-from .passes import Encoded, encode, read_steps, select_rows, take_apart
+from .packing import Pack
+from .parts import take_apart
 
 __all__ = ["ContinuationScorer", "ContinuationScores"]
 
 PACK_TOKENS = 256
-"""Continuation tokens in one row: longer rows cost more attention between continuations that do not see each other."""
-CPU_TOKENS = 1536
-"""Tokens in a batch of packed rows on a CPU: more gain nothing there, and cost memory."""
+"""Continuation tokens that share one attention: more cost more between continuations that do not see each other."""
+CPU_TOKENS = 1024
+"""Tokens in a line on a CPU: more gain nothing there, and cost memory."""
 
 
 class ContinuationScorer:
     """Scores continuations under a causal language model; whatever adapter is active while scoring is used.
 
-    Each prefix is encoded once. All its continuations then follow in one packed row under a block mask: every
-    continuation sees the prefix and itself, at the positions that it would have right behind the prefix, and what
-    several continuations have in common at their start is computed once. A model that takes no mask of that kind gets
-    the continuations one to a row after copies of the prefix's key-value cache. Both give the numbers of one plain
-    forward pass for each pair, up to rounding; the constructor tries that on a few tokens.
+    Many prefixes, each followed by all its continuations, go through the model as one line of tokens without padding.
+    The model's attention is replaced while they do: every continuation sees the preamble, its prefix and itself, at the
+    positions that it would have right behind the prefix, and what several continuations have in common at their start
+    is computed once. A model whose attention cannot be replaced gets the continuations one to a row after copies of the
+    prefix's key-value cache. Both give the numbers of one plain forward pass for each pair, up to rounding; the
+    constructor tries that on a few tokens.
 
     A prefix too long for the model is read in overlapping windows; none of it is left out.
 
@@ -45,8 +46,8 @@ class ContinuationScorer:
             preamble and the longest continuation leave of it is the window on a prefix.
         stride: prefix tokens from one window to the next; half a window by default, never more than a window.
         tokens_per_batch: bound on the tokens in memory at once. Halved whenever memory runs out; the work goes on. A
-            CPU gets smaller batches, which are faster there.
-        method: "packed" rows, "cache" copies, or whichever of the two is right for the model.
+            CPU gets shorter lines, which are faster there.
+        method: "packed" lines, "cache" copies, or whichever of the two is right for the model.
 
     Attributes:
         method: the method in use, "packed" or "cache".
@@ -113,73 +114,61 @@ class ContinuationScorer:
         return [job.result(index) for index in range(len(rows))]
 
     def _run(self, job: Job, progress: Callable[[int], None]) -> None:
-        # The preamble's last token stays with each window, so that no row is empty.
-        shared = self._encode([self._preamble[:-1]], None) if len(self._preamble) > 1 else None
+        # The preamble's last token stays with each window, so that no window is empty.
+        before = self._preamble[:-1]
+        shared = WAYS[self.method].remember(self._parts, before) if len(before) else None
         at = 0
         while at < len(job.windows):
-            windows, packs = self._next_batch(job, at, shared)
+            windows, packs = self._next_batch(job, at)
             totals = self._attempt(job, windows, packs, shared)
             if totals is None:
-                self._shrink(windows, packs, shared)
+                self._shrink(windows, packs)
                 continue
             for window, values in zip(windows, totals, strict=True):
                 job.record(window, values)
             at += len(windows)
             progress(job.n_done)
 
-    def _encode(self, rows: list[Ints], shared: Encoded | None) -> Encoded:
-        return encode(self._parts, rows, shared, keeps_all=self.method == "packed")
-
-    def _next_batch(self, job: Job, at: int, shared: Encoded | None) -> tuple[list[Window], list[list[Pack]]]:
+    def _next_batch(self, job: Job, at: int) -> tuple[list[Window], list[list[Pack]]]:
         """As many windows as the budget allows, at least one, each with its packs."""
-        first = job.windows[at]
-        shared_width = shared.width if shared else 0
-        limit = self._pack_limit(job, first, shared_width)
-        windows, packs = [first], [self._packs(job, first, limit)]
+        windows = [job.windows[at]]
+        packs = [self._packs(job, windows[0])]
         if self.method == "cache":  # one prefix makes a batch: its cache is copied for all its continuations
             return windows, packs
-        # What all prefixes share takes memory in every row, and no work.
-        most = CPU_TOKENS if self._parts.device.type == "cpu" else self.tokens_per_batch
-        length, width = len(first), _width(packs)
+        room = self.tokens_per_batch if self._parts.device.type != "cpu" else min(CPU_TOKENS, self.tokens_per_batch)
+        room -= _tokens(windows[0], packs[0])
         for window in job.windows[at + 1 :]:
-            own = self._packs(job, window, limit)
-            length, width, rows = max(length, len(window)), max(width, _width([own])), len(windows) + 1
-            if rows * (length + width) > most or rows * (shared_width + length + width) > self.tokens_per_batch:
+            own = self._packs(job, window)
+            room -= _tokens(window, own)
+            if room < 0:
                 break
             windows.append(window)
             packs.append(own)
         return windows, packs
 
-    def _pack_limit(self, job: Job, window: Window, shared_width: int) -> int:
-        """The largest pack, in tokens or in rows, that the budget leaves room for after a window."""
-        length = len(window) + shared_width
+    def _packs(self, job: Job, window: Window) -> list[Pack]:
+        """The continuations of a window's prefix, in packs that leave room for the window."""
         if self.method == "packed":
-            return max(1, min(PACK_TOKENS, self.tokens_per_batch - length))
-        lengths = [len(continuation) for continuation in job.continuations(window.prefix)]
-        return max(1, min(len(lengths), self.tokens_per_batch // (length + max(lengths))))
+            limit = min(PACK_TOKENS, self.tokens_per_batch - len(window))
+        else:
+            lengths = [len(continuation) for continuation in job.continuations(window.prefix)]
+            limit = min(len(lengths), self.tokens_per_batch // (self._length(window) + max(lengths)))
+        return job.packs(window.prefix, max(1, limit), WAYS[self.method].pack)
 
-    def _packs(self, job: Job, window: Window, limit: int) -> list[Pack]:
-        """The continuations of a window's prefix, in packs of at most about `limit`."""
-        return job.packs(window.prefix, limit, pack_in_one_row if self.method == "packed" else pack_in_rows)
+    def _length(self, window: Window) -> int:
+        """Tokens of a sequence that ends with a window."""
+        return len(window) + max(0, len(self._preamble) - 1)
 
-    def _attempt(
-        self, job: Job, windows: list[Window], packs: list[list[Pack]], shared: Encoded | None
-    ) -> list[Floats] | None:
+    def _attempt(self, job: Job, windows: list[Window], packs: list[list[Pack]], shared: Any) -> list[Floats] | None:
         """Totals (continuations,) for each window, or None when memory ran out."""
         try:
-            encoded = self._encode([window.tokens for window in windows], shared)
-            rows, turns = list(range(len(windows))), []
-            for turn in range(max(map(len, packs))):
-                staying = [place for place, row in enumerate(rows) if turn < len(packs[row])]
-                if len(staying) < len(rows):
-                    encoded, rows = select_rows(encoded, staying), [rows[place] for place in staying]
-                now = [packs[row][turn] for row in rows]
-                turns.append((rows, now, RUNS[self.method](self._parts, encoded, now)))
-            del encoded  # the cache makes room for the logits
             totals = [np.zeros(len(job.continuations(window.prefix))) for window in windows]
-            for rows, now, hidden in turns:
-                for row, pack, steps in zip(rows, now, read_steps(self._parts, hidden, now), strict=True):
-                    totals[row] += pack.totals(steps, len(totals[row]))
+            prefixes = [window.tokens for window in windows]
+            for turn in self._turns(windows, packs):
+                found = WAYS[self.method].score(self._parts, shared, prefixes, turn)
+                for total, own, steps in zip(totals, turn, found, strict=True):
+                    for pack, values in zip(own, steps, strict=True):
+                        total += pack.totals(values, len(total))
             return totals
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -189,24 +178,35 @@ class ContinuationScorer:
             torch.cuda.empty_cache()
         return None
 
-    def _shrink(self, windows: list[Window], packs: list[list[Pack]], shared: Encoded | None) -> None:
+    def _turns(self, windows: list[Window], packs: list[list[Pack]]) -> list[list[list[Pack]]]:
+        """The packs of all windows at once, unless those of a single window go beyond the budget."""
+        if self.method == "cache" or len(windows) > 1:
+            return [packs]
+        turns = [[packs[0][:1]]]
+        for pack in packs[0][1:]:
+            if _tokens(windows[0], [*turns[-1][0], pack]) <= self.tokens_per_batch:
+                turns[-1][0].append(pack)
+            else:
+                turns.append([[pack]])
+        return turns
+
+    def _shrink(self, windows: list[Window], packs: list[list[Pack]]) -> None:
         """Halve the budget after memory ran out, beginning at what was really used."""
         if self.tokens_per_batch == 1:
             raise DeviceError(
-                f"there is no memory for prefix {windows[0].prefix} ({_length(windows[0], shared)} tokens at once), "
+                f"there is no memory for prefix {windows[0].prefix} ({self._length(windows[0])} tokens at once), "
                 "even by itself: set a smaller max_length, or use a smaller model or a larger device"
             )
-        rows = len(windows) if self.method == "packed" else max(len(pack.tokens) for pack in packs[0])
-        used = rows * (max(_length(window, shared) for window in windows) + _width(packs))
+        if self.method == "packed":
+            used = sum(_tokens(window, own) for window, own in zip(windows, packs, strict=True))
+        else:
+            used = max(len(pack.tokens) * (self._length(windows[0]) + pack.tokens.shape[1]) for pack in packs[0])
         self.tokens_per_batch = max(1, min(self.tokens_per_batch, used) // 2)
 
 
-def _length(window: Window, shared: Encoded | None) -> int:
-    return len(window) + (shared.width if shared else 0)
-
-
-def _width(packs: Sequence[Sequence[Pack]]) -> int:
-    return max(int(pack.tokens.shape[1]) for own in packs for pack in own)
+def _tokens(window: Window, packs: Sequence[Pack]) -> int:
+    """What a window and its packs take of a line."""
+    return len(window) + sum(int(pack.tokens.shape[1]) for pack in packs)
 
 
 @contextmanager

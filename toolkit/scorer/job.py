@@ -1,6 +1,5 @@
 """What one call of the continuation scorer has to do, with the best that it found so far."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -67,13 +66,8 @@ class Job:
         self._n_open = list(self._n_windows)
         self._best = [np.full(len(self.continuations(i)), -np.inf) for i in range(len(own))]
         self._start = [np.zeros(len(self.continuations(i)), dtype=np.int64) for i in range(len(own))]
-        # Neighbours share a batch: of about one length, then by the room that continuations take, they need little
-        # padding. The longest first: memory runs out early if it does at all.
-        rooms = [sum(map(len, own)) for own in sets]
-        self.windows = sorted(
-            (window for windows in own for window in windows),
-            key=lambda window: (-_octave(len(window)), -rooms[self._set(window.prefix)], -len(window)),
-        )
+        # The longest first: memory runs out early if it does at all.
+        self.windows = sorted((window for windows in own for window in windows), key=lambda window: -len(window))
         self.n_done = 0
 
     def continuations(self, prefix: int) -> list[list[int]]:
@@ -131,8 +125,3 @@ class Job:
             )
         starts = window_starts(len(tokens), size, stride or max(1, size // 2))
         return [Window(prefix, at, np.concatenate([preamble[-1:], tokens[at : at + size]])) for at in starts]
-
-
-def _octave(length: int) -> int:
-    """Which of the classes a length falls into, each half as long again as the one below."""
-    return int(math.log(length) / math.log(1.5))
