@@ -128,7 +128,14 @@ class Limit:
         return value - self.bound if self.drops == "above" else self.bound - value
 
 
-def decide(measures: Mapping[str, float | None], limits: Sequence[Limit], *, marks: Sequence[str] = ()) -> Verdict:
+def decide(
+    measures: Mapping[str, float | None],
+    limits: Sequence[Limit],
+    *,
+    marks: Sequence[str] = (),
+    span: tuple[int, int] | None = None,
+    matched: str = "",
+) -> Verdict:
     """Decide from measured values alone, so that a new bound needs no new measuring.
 
     The limit that is exceeded most speaks (the first of equals), or, when none is exceeded, the one nearest to it.
@@ -137,15 +144,14 @@ def decide(measures: Mapping[str, float | None], limits: Sequence[Limit], *, mar
     Args:
         measures: values by name, for instance a row of the score store.
         limits: bounds on them.
-        marks: handed on to the verdict.
-
-    Returns:
-        A verdict without span and matched text, which the values do not hold.
+        marks: handed on to the verdict, as are
+        span: the place of the evidence, which the values do not hold,
+        matched: and what stands there.
     """
     known = {name: value for name, value in measures.items() if value is not None and value == value}
     limit = deciding_limit(known, limits)
     if limit is None:
-        return Verdict(keep=True, score=None, measures=known, marks=tuple(marks))
+        return Verdict(keep=True, score=None, measures=known, marks=tuple(marks), span=span, matched=matched)
     value = known[limit.measure]
     is_broken = limit.excess(value) > 0
     return Verdict(
@@ -154,10 +160,14 @@ def decide(measures: Mapping[str, float | None], limits: Sequence[Limit], *, mar
         reason=limit.reason if is_broken else "",
         measures=known,
         marks=tuple(marks),
+        span=span,
+        matched=matched,
     )
 
 
 def deciding_limit(known: Mapping[str, float], limits: Sequence[Limit]) -> Limit | None:
     """Find the limit with the largest excess, the first of equals; None when no limited measure is known."""
     measured = [limit for limit in limits if limit.measure in known]
-    return max(measured, key=lambda limit: limit.excess(known[limit.measure]), default=None)
+    if len(measured) < 2:
+        return measured[0] if measured else None
+    return max(measured, key=lambda limit: limit.excess(known[limit.measure]))

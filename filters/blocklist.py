@@ -1,10 +1,12 @@
 """A list of words and phrases is found in texts, however they are written, as whole words."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+import ahocorasick_rs
 
 from ..toolkit.errors import SettingsError
 from .base import Limit, Verdict, decide
@@ -14,6 +16,9 @@ from .normalise import VERSION, fold, fold_simple, fold_with_offsets, is_simple
 from .prefilter import Prefilter
 
 TEXTS_AT_ONCE = 256
+"So many texts of usual length, and what is computed of them, stay in the processor's cache."
+CHARACTERS_AT_ONCE = 1_000_000
+"Longer texts are looked through alone."
 SEAM = "\0"
 "Stands between texts that are looked through as one; no pattern holds it, so nothing matches across it."
 
@@ -125,36 +130,41 @@ class Blocklist:
         Yields:
             the number of each text with matches, from first to last, and what `find` finds in it.
         """
-        for first in range(0, len(texts), TEXTS_AT_ONCE):
-            chunk = texts[first : first + TEXTS_AT_ONCE]
+        # As many at once as their average length allows; what is kept of each is some ten times its size.
+        fitting = len(texts) * CHARACTERS_AT_ONCE // max(1, sum(map(len, texts)))
+        step = max(1, min(TEXTS_AT_ONCE, fitting))
+        for first in range(0, len(texts), step):
+            chunk = texts[first : first + step]
             for number in self._suspects(chunk, leetspeak):
                 if hits := self.find(chunk[number], leetspeak=leetspeak):
                     yield first + number, hits
 
     def _suspects(self, texts: Sequence[str], leetspeak: bool) -> list[int]:
-        """Look through simple texts as one, and name those that may hold something, together with all others.
-
-        Plain ASCII, most texts of most corpora, is looked through by its words; other simple texts
-        are by the automaton.
-        """
-        plain = [number for number, text in enumerate(texts) if text.isascii()]
-        rest = sorted(set(range(len(texts))).difference(plain))
-        simple = [number for number in rest if is_simple(texts[number])]
-        others = sorted(set(rest).difference(simple))
-        found = self._suspects_among(texts, plain, leetspeak, self._prefilter.places)
-        found += self._suspects_among(
-            texts, simple, leetspeak, lambda folded: [start for start, _, _ in self._plain.places(folded)]
-        )
-        return sorted({*others, *found})
+        """Look through simple texts as one, and name those that may hold something, together with all others."""
+        simple = [
+            number
+            for number, text in enumerate(texts)
+            if len(text) <= CHARACTERS_AT_ONCE and (text.isascii() or is_simple(text))
+        ]
+        found = set(range(len(texts))).difference(simple) if len(simple) < len(texts) else set()
+        found.update(simple[place] for place in self._prefilter.suspects([texts[number] for number in simple]))
+        if leetspeak or self._prefilter.left_open:
+            found.update(self._suspects_among(texts, simple, leetspeak, self._left_open))
+        if self._prefilter.other:
+            # Patterns that are not ASCII stand in no ASCII text.
+            able = [number for number in simple if not texts[number].isascii()]
+            found.update(self._suspects_among(texts, able, False, self._other))
+        return sorted(found)
 
     def _suspects_among(
-        self, texts: Sequence[str], numbers: Sequence[int], leetspeak: bool, look: Callable[[str], list[int]]
+        self, texts: Sequence[str], numbers: Sequence[int], leetspeak: bool, automaton: ahocorasick_rs.AhoCorasick
     ) -> list[int]:
-        """Look through some simple texts as one."""
+        """Look through some simple texts as one for the strings of an automaton."""
         if not numbers:
             return []
         folded = fold_simple(SEAM.join([texts[number] for number in numbers]))
-        found = look(folded) + (leetspeak_places(folded) if leetspeak else [])
+        found = [start for _, start, _ in automaton.find_matches_as_indexes(folded)]
+        found += leetspeak_places(folded) if leetspeak else []
         if not found:
             return []
         if folded.count(SEAM) != len(numbers) - 1:  # a text holds the seam itself
@@ -180,6 +190,14 @@ class Blocklist:
     @cached_property
     def _prefilter(self) -> Prefilter:
         return Prefilter(self.patterns)
+
+    @cached_property
+    def _left_open(self) -> ahocorasick_rs.AhoCorasick:
+        return _automaton(self._prefilter.left_open)
+
+    @cached_property
+    def _other(self) -> ahocorasick_rs.AhoCorasick:
+        return _automaton(self._prefilter.other)
 
     @cached_property
     def _plain(self) -> "Matcher":
@@ -222,16 +240,26 @@ class BlocklistFilter:
     def judge(self, texts: Sequence[str]) -> list[Verdict]:
         """Give one verdict for each text; its span is the first match."""
         # One object for all texts without a match, which are most.
-        verdicts = [decide({"matches": 0.0, "matched_share": 0.0}, self.limits)] * len(texts)
+        limits = self.limits
+        verdicts = [decide({"matches": 0.0, "matched_share": 0.0}, limits)] * len(texts)
         for number, hits in self.patterns.find_in(texts, leetspeak=self.leetspeak):
-            verdicts[number] = self._verdict(texts[number], hits)
+            verdicts[number] = _verdict(texts[number], hits, limits)
         return verdicts
 
-    def _verdict(self, text: str, hits: Sequence[Hit]) -> Verdict:
-        share = sum(hit.end - hit.start for hit in hits) / len(text)
-        marks = ("obfuscated",) if any(hit.is_obfuscated for hit in hits) else ()
-        verdict = decide({"matches": float(len(hits)), "matched_share": share}, self.limits, marks=marks)
-        return replace(verdict, span=(hits[0].start, hits[0].end), matched=hits[0].pattern.text)
+
+def _verdict(text: str, hits: Sequence[Hit], limits: Sequence[Limit]) -> Verdict:
+    covered = sum([hit.end - hit.start for hit in hits])
+    return decide(
+        {"matches": float(len(hits)), "matched_share": covered / len(text)},
+        limits,
+        marks=("obfuscated",) if any(hit.is_obfuscated for hit in hits) else (),
+        span=(hits[0].start, hits[0].end),
+        matched=hits[0].pattern.text,
+    )
+
+
+def _automaton(patterns: Sequence[Pattern]) -> ahocorasick_rs.AhoCorasick:
+    return ahocorasick_rs.AhoCorasick([pattern.folded for pattern in patterns], store_patterns=False)
 
 
 def _read_pattern(text: str) -> Pattern:

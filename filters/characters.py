@@ -23,6 +23,10 @@ SPACELESS_SCRIPTS = (
 JOINERS = "\u200c\u200d"
 BLANKS = "\t\n\v\f\r\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
+# All characters but those that no step changes: surrogates, ideographs, syllables of Hangul, private use.
+LOW = (range(0x3400), range(0xA000, 0xAC00), range(0xD7A4, 0xD800), range(0xF900, 0x10000))
+HIGH = (range(0x10000, 0x20000), range(0x2F800, 0x2FA20), range(0xE0000, 0xE0200))
+
 # Format characters that are drawn all the same: number and verse signs of Arabic, Syriac and Kaithi.
 VISIBLE_FORMATS = frozenset(map(chr, (*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD)))
 # Not of category Cf, but drawn as nothing: grapheme joiner, Hangul fillers, variation selectors.
@@ -59,11 +63,13 @@ class CharacterSets:
 
 
 @cache
-def character_sets() -> CharacterSets:
-    """Read Python's Unicode tables once, in about 0.1 s."""
-    # All but the surrogates and the later planes of ideographs, which no step changes.
-    ranges = (range(0xD800), range(0xE000, 0x20000), range(0x2F800, 0x2FA20), range(0xE0000, 0xE0200))
-    chars = [chr(code) for codes in ranges for code in codes]
+def character_sets(*, has_astral: bool = True) -> CharacterSets:
+    """Read Python's Unicode tables once, in about 0.1 s, or a fifth of that.
+
+    Args:
+        has_astral: read what stands above U+FFFF too.
+    """
+    chars = [chr(code) for codes in (*LOW, *(HIGH if has_astral else ())) for code in codes]
     forms = {char: form for char in chars if (form := unicodedata.normalize("NFKC", char)) != char}
     changed = frozenset(char for char, form in forms.items() if _stays_what_it_is(char, form))
     seconds = _second_halves(chars)

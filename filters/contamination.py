@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from ..toolkit.errors import SettingsError
@@ -142,7 +142,7 @@ class ContaminationFilter:
         most = found[0]
         ngrams = max(overlap.ngrams for overlap in found)
         measures = {"ngrams": float(ngrams), "coverage": most.coverage, "items": float(len(found))}
-        return replace(decide(measures, self.limits), span=_characters(text, *most.words), matched=most.item.label)
+        return decide(measures, self.limits, span=_characters(text, *most.words), matched=most.item.label)
 
     @cached_property
     def _passages(self) -> list[Passage]:

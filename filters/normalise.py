@@ -34,6 +34,7 @@ VERSION = f"1/unicode-{unicodedata.unidata_version}"
 "Changes whenever `fold` gives another result for some text; belongs into the fingerprint of a run."
 
 SIMPLE_BLANKS = "\t\n\v\f\r\xa0"
+ASCII = bytes(range(128))
 ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 
 
@@ -97,7 +98,11 @@ def fold_with_offsets(text: str) -> Folded:
 
 def is_simple(text: str) -> bool:
     """Whether folding is a matter of case and white space: all of ASCII, and most text in most scripts."""
-    return text.isascii() or _complex().search(text) is None
+    if text.isascii():
+        return True
+    # Half of a character passes on, to be found.
+    rest = text.encode("utf-8", "surrogatepass").translate(None, ASCII).decode("utf-8", "surrogatepass")
+    return _complex().search(rest) is None
 
 
 def fold_simple(text: str) -> str:
@@ -153,7 +158,7 @@ def _steps(*, has_astral: bool) -> tuple[Step, ...]:
         has_astral: whether the text holds characters above U+FFFF. Sets that name such characters are slow, so texts
             without them get sets without them; the result is the same.
     """
-    write, sets = write_any_set if has_astral else write_low_set, character_sets()
+    write, sets = write_any_set if has_astral else write_low_set, character_sets(has_astral=has_astral)
     marks, merging, changed = write(sets.marks), write(sets.merging), write(sets.changed)
     compatibility = Step(
         re.compile(rf"[\s\S]{merging}+|{changed}"), _nfkc, needed=re.compile(write(sets.merging | sets.changed))
@@ -175,7 +180,7 @@ def _steps(*, has_astral: bool) -> tuple[Step, ...]:
 @cache
 def _complex() -> re.Pattern[str]:
     """Match what takes more than a change of case, and all above U+FFFF but pictures, which no step changes."""
-    sets = character_sets()
+    sets = character_sets(has_astral=False)
     chars = sets.invisible | sets.marks | sets.merging | sets.changed | sets.growing
     low = write_ranges(char for char in chars if is_low(char) and char not in SIMPLE_BLANKS)
     blanks = "".join(char for char in BLANKS if char not in SIMPLE_BLANKS)

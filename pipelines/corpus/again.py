@@ -227,5 +227,5 @@ def _verdict(name: str, limits: Sequence[Limit], scores: Mapping[str, Any]) -> V
     values = {key.removeprefix(prefix): value for key, value in scores.items() if key.startswith(prefix)}
     start, end, matched, marks = (values.pop(key, None) for key in SPARSE)
     values.pop("score", None)
-    verdict = decide(values, limits, marks=tuple(marks.split(" ")) if marks else ())
-    return replace(verdict, span=None if start is None else (start, end), matched=matched or "")
+    span = None if start is None else (start, end)
+    return decide(values, limits, marks=tuple(marks.split(" ")) if marks else (), span=span, matched=matched or "")

@@ -107,8 +107,11 @@ class LineParser:
             yield self._unreadable(lines)
             return
         offset = lines.offset
-        for first in range(0, len(lines.lines), ROWS_AT_ONCE):
-            part = lines.lines[first : first + ROWS_AT_ONCE]
+        # Even parts: none of a few rows, which would cost as much as many.
+        n_parts = -(-len(lines.lines) // ROWS_AT_ONCE)
+        step = -(-len(lines.lines) // n_parts)
+        for first in range(0, len(lines.lines), step):
+            part = lines.lines[first : first + step]
             sizes = np.fromiter(map(len, part), np.int64, len(part)) + 1
             offsets = offset + np.concatenate(([0], np.cumsum(sizes[:-1])))
             numbers = np.arange(self._n_lines + 1, self._n_lines + 1 + len(part))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...filters.base import CorpusFilter
 from ...toolkit.files import atomic_writer, read_json, write_json
+from .columns import numbers_of
 from .plan import Plan
 from .scores import KEPT, read_staged
 from .units import Unit
@@ -141,10 +142,10 @@ def _places_of(
         unit = plan.units[number]
         own = np.flatnonzero(units == number)
         table: Any = read_staged(plan.staged(unit) / "scores.arrow")
-        kept = np.flatnonzero(table["by"].to_numpy() == KEPT)
+        kept = np.flatnonzero(numbers_of(table, "by") == KEPT)
         rows = kept[places[own] - home.starts[number]]
-        segments = table["segment"].to_numpy()[rows]
+        segments = numbers_of(table, "segment")[rows]
         found[0][own] = np.array([segment.source for segment in unit.segments])[segments]
-        found[1][own] = table["line"].to_numpy()[rows] + np.array(lines_before[number])[segments]
-        found[2][own] = table["offset"].to_numpy()[rows]
+        found[1][own] = numbers_of(table, "line")[rows] + np.array(lines_before[number])[segments]
+        found[2][own] = numbers_of(table, "offset")[rows]
     return found[0], found[1], found[2]

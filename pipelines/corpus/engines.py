@@ -18,6 +18,7 @@ from .worker import Done, Task, Worker, perform, start_worker
 POLL = 0.2  # seconds between two looks at the progress
 GPUS = Path("/proc/driver/nvidia/gpus")
 ENGINES = ("local", "ray")
+PRELOADED = [f"{__package__}.worker", "tunewell.filters.blocklist", "pyarrow.parquet"]
 ATTEMPTS = 3
 "How often a pool is made anew when one of its processes dies, before that is told."
 
@@ -89,9 +90,9 @@ class LocalPool:
                     ) from error
 
     def _pool_run(self, plan: Plan, tasks: Sequence[Task], progress: Progress) -> Iterator[Done]:
-        # Workers are forked from a clean process that has imported this package and nothing that minds a fork.
+        # Workers are forked from a clean process that has imported what they need, and nothing that minds a fork.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([f"{__package__}.worker"])
+        context.set_forkserver_preload(PRELOADED)
         read_bytes = context.Value("q", 0)
         tickets = context.Value("i", 0)
         pool = ProcessPoolExecutor(

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...toolkit.data.rows import zstd_chunks
 from ...toolkit.errors import DataError
 
-BLOCK = 4 << 20
+BLOCK = 1 << 20
 "Bytes read at once."
 COMPRESSED_BLOCK = 128 << 10
 "The same of a compressed stream, which grows when it is unpacked."

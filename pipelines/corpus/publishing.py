@@ -14,6 +14,7 @@ import orjson
 
 from ...toolkit.files import JSON_OPTIONS, atomic_writer, read_json, write_json
 from .batches import NO_OFFSET
+from .columns import column, measured, named, numbers_of
 from .comparing import Repeated, read_repeats
 from .plan import Plan
 from .scores import KEPT, SPARSE, read_staged
@@ -108,8 +109,8 @@ def _part_repeats(
     lines_before: Sequence[int], dropped: Any,
 ) -> tuple[Counter[tuple[int, str, str]], dict[tuple[str, str], list[dict[str, Any]]]]:  # fmt: skip
     """Write the rows that stay, and behind the other dropped rows those that repeat an earlier text."""
-    is_kept = np.flatnonzero(table["by"].to_numpy() == KEPT)
-    segments, lines, offsets = (table[name].to_numpy()[is_kept] for name in ("segment", "line", "offset"))
+    is_kept = np.flatnonzero(numbers_of(table, "by") == KEPT)
+    segments, lines, offsets = (numbers_of(table, name)[is_kept] for name in ("segment", "line", "offset"))
     sums: Counter[tuple[int, str, str]] = Counter()
     shown: dict[tuple[str, str], list[dict[str, Any]]] = {}
     of_row = {row: (one, place) for one in repeats for place, row in enumerate(one.rows.tolist())}
@@ -148,49 +149,50 @@ def _write_scores(
     import pyarrow as pa
     from pyarrow import parquet
 
-    segments, by = table["segment"].to_numpy(), table["by"].to_numpy().astype(np.int32)
+    segments, by, offsets = numbers_of(table, "segment"), numbers_of(table, "by"), numbers_of(table, "offset")
+    by = by.astype(np.int32)
     is_kept = np.flatnonzero(by == KEPT)
-    filters = [*measures, *(one.name for one in repeats)]
     for number, one in enumerate(repeats, start=len(measures)):
         by[is_kept[one.rows]] = number
-    offsets = table["offset"].to_numpy()
+    stays = by == KEPT
+    values: dict[str, Any] = {}
     columns: dict[str, Any] = {
-        "file": pa.DictionaryArray.from_arrays(segments, pa.array(names, pa.string())),
-        "line": pa.array(table["line"].to_numpy() + np.array([*lines_before, 0])[segments], pa.int64()),
-        "offset": pa.array(offsets, pa.int64(), mask=offsets == NO_OFFSET),
-        "kept": pa.array(by == KEPT),
-        "filter": pa.DictionaryArray.from_arrays(pa.array(by, mask=by == KEPT), pa.array(filters, pa.string())),
+        "file": named(segments, names),
+        "line": column(numbers_of(table, "line") + np.array([*lines_before, 0])[segments]),
+        "offset": column(offsets, offsets == NO_OFFSET),
+        "kept": column(stays),
+        "filter": named(by, [*measures, *(one.name for one in repeats)], stays),
     }
     staged = set(table.column_names)
     for name, own in measures.items():
-        for column in ("score", *own):
-            path = f"{name}.{column}"
-            values = table[path].to_numpy() if path in staged else np.full(len(by), np.nan)
-            columns[path] = pa.array(values, pa.float64(), mask=np.isnan(values))
-        for column in SPARSE:
-            columns[f"{name}.{column}"] = table[f"{name}.{column}"]
+        for path in (f"{name}.{measure}" for measure in ("score", *own)):
+            values[path] = numbers_of(table, path) if path in staged else np.full(len(by), np.nan)
+            columns[path] = measured(values[path])
+        for sparse in SPARSE:
+            columns[f"{name}.{sparse}"] = table[f"{name}.{sparse}"]
     for one in repeats:
         similarity = np.full(len(by), np.nan)
         similarity[is_kept] = one.similarity
-        columns[f"{one.name}.score"] = pa.array(similarity, pa.float64(), mask=np.isnan(similarity))
+        columns[f"{one.name}.score"] = measured(similarity)
     counted = {"line": "DELTA_BINARY_PACKED", "offset": "DELTA_BINARY_PACKED"}
     with atomic_writer(part(out, "scores", unit)) as file:
         parquet.write_table(
             pa.table(columns), file, compression="zstd", compression_level=1, column_encoding=counted,
             use_dictionary=[name for name in columns if name not in counted],
         )  # fmt: skip
-    return _histograms(columns, by == KEPT, edges)
+    return _histograms(values, stays, edges)
 
 
-def _histograms(columns: Mapping[str, Any], stays: Any, edges: Edges) -> dict[str, dict[str, list[list[int]]]]:
+def _histograms(values: Mapping[str, Any], stays: Any, edges: Edges) -> dict[str, dict[str, list[list[int]]]]:
     found: dict[str, dict[str, list[list[int]]]] = {}
     for name, by_measure in edges.items():
         for measure, own in by_measure.items():
-            if f"{name}.{measure}" not in columns:
+            if f"{name}.{measure}" not in values:
                 continue
-            values = columns[f"{name}.{measure}"].to_numpy(zero_copy_only=False).astype(np.float64)
-            known = ~np.isnan(values)
-            counts = [np.histogram(values[known & is_in], own)[0].tolist() for is_in in (stays, ~stays)]
+            known = ~np.isnan(values[f"{name}.{measure}"])
+            counts = [
+                np.histogram(values[f"{name}.{measure}"][known & is_in], own)[0].tolist() for is_in in (stays, ~stays)
+            ]
             found.setdefault(name, {})[measure] = counts
     return found
 

@@ -1,6 +1,5 @@
 """The score store: every value that filters measured on every row, in columns."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...filters.base import Verdict
+from .columns import column, texts
 
 Floats = NDArray[np.float64]
 
@@ -23,29 +23,22 @@ class ScoreColumns:
     def __init__(self) -> None:
         self.n = 0
         self._pieces: dict[str, list[tuple[int, Floats]]] = {}
-        self._rare: list[tuple[int, int | None, int | None, str | None, str | None]] = []
+        self._rare: list[tuple[int, Verdict]] = []
 
     def add(self, verdicts: Sequence[Verdict]) -> None:
         """Take the verdicts on the next rows."""
         if not verdicts:
             return
-        # Filters repeat the verdict that most rows get, so most questions are asked of one object.
-        counts = Counter(map(id, verdicts))
-        common_id = max(counts, key=counts.__getitem__)
-        others = [index for index, verdict in enumerate(verdicts) if id(verdict) != common_id]
-        common = next(verdict for verdict in verdicts if id(verdict) == common_id)
+        common = _usual(verdicts)
+        others = [index for index, verdict in enumerate(verdicts) if verdict is not common]
         names = {name for verdict in (common, *(verdicts[index] for index in others)) for name in verdict.measures}
         # None, which is "not measured", becomes NaN here.
         self._put("score", common.score, others, [verdicts[index].score for index in others], len(verdicts))
         for name in names:
             values = [verdicts[index].measures.get(name) for index in others]
             self._put(name, common.measures.get(name), others, values, len(verdicts))
-        for index in range(len(verdicts)) if _says_more(common) else others:
-            verdict = verdicts[index]
-            if _says_more(verdict):
-                start, end = verdict.span or (None, None)
-                marks = " ".join(verdict.marks)
-                self._rare.append((self.n + index, start, end, verdict.matched or None, marks or None))
+        rare = range(len(verdicts)) if _says_more(common) else others
+        self._rare += [(self.n + index, verdicts[index]) for index in rare if _says_more(verdicts[index])]
         self.n += len(verdicts)
 
     def _put(
@@ -56,15 +49,23 @@ class ScoreColumns:
         self._pieces.setdefault(name, []).append((self.n, piece))
 
     def columns(self) -> dict[str, Any]:
-        """Columns by name: `score`, each measure (NaN: not measured), and what a verdict says beside them.
+        """Arrow columns by name: `score`, each measure (NaN: not measured), and what a verdict says beside them."""
+        found = {name: column(self._filled(name)) for name in ("score", *self.measures)}
+        spans = [(row, verdict.span) for row, verdict in self._rare if verdict.span is not None]
+        for place, name in enumerate(SPARSE[:2]):
+            found[name] = self._sparse({row: span[place] for row, span in spans})
+        matched = {row: verdict.matched for row, verdict in self._rare if verdict.matched}
+        marks = {row: " ".join(verdict.marks) for row, verdict in self._rare if verdict.marks}
+        for name, own in zip(SPARSE[2:], (matched, marks), strict=True):
+            found[name] = texts(list(own.values()), np.array(list(own), dtype=np.int64), self.n)
+        return found
 
-        A column without any value is given as its length.
-        """
-        lists: dict[str, Any] = {name: [None] * self.n if self._rare else self.n for name in SPARSE}
-        for index, *values in self._rare:
-            for name, value in zip(SPARSE, values, strict=True):
-                lists[name][index] = value
-        return {name: self._filled(name) for name in ("score", *self.measures)} | lists
+    def _sparse(self, values: Mapping[int, int]) -> Any:
+        """Make a column of whole numbers that few rows have."""
+        rows = np.array(list(values), dtype=np.int64)
+        filled, is_missing = np.zeros(self.n, dtype=np.int64), np.ones(self.n, dtype=np.bool_)
+        filled[rows], is_missing[rows] = list(values.values()), False
+        return column(filled, is_missing)
 
     @property
     def measures(self) -> list[str]:
@@ -88,23 +89,21 @@ class ScoreColumns:
         return values
 
 
+def _usual(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict that most rows get, of which filters repeat one object; a vote of three rows finds it."""
+    first, middle, last = verdicts[0], verdicts[len(verdicts) // 2], verdicts[-1]
+    return middle if middle is last else first
+
+
 def _says_more(verdict: Verdict) -> bool:
     return verdict.span is not None or bool(verdict.matched) or bool(verdict.marks)
 
 
 def write_staged(path: Path, columns: Mapping[str, Any]) -> None:
-    """Write columns of equal length as an Arrow file, as fast as they can be written."""
+    """Write Arrow columns of equal length as an Arrow file, as fast as they can be written."""
     import pyarrow as pa
 
-    types = {"span_start": pa.int64(), "span_end": pa.int64(), "matched": pa.string(), "marks": pa.string()}
-    arrays = {}
-    for name, values in columns.items():
-        kind = types.get(name.rpartition(".")[2])
-        if isinstance(values, int):
-            arrays[name] = pa.nulls(values, kind)
-        else:
-            arrays[name] = pa.array(values, kind if isinstance(values, list) else None)
-    table = pa.table(arrays)
+    table = pa.table(dict(columns))
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
 

@@ -21,6 +21,7 @@ from ...filters.base import CorpusFilter, Filter, Verdict
 from ...toolkit.errors import DataError
 from ...toolkit.files import JSON_OPTIONS
 from .batches import NO_OFFSET, Bad, Batch
+from .columns import column
 from .scores import KEPT, ScoreColumns, write_staged
 
 RECORD = "unit.json"
@@ -95,8 +96,8 @@ class UnitWriter:
         self._places.append(_Places(len(self._sources) - 1, batch.lines, batch.offsets, by))
         dropped = np.flatnonzero(by != KEPT).tolist()
         self._keep(batch, by, is_whole=not dropped)
-        for index in dropped:
-            self._drop(batch, index, int(by[index]), verdicts)
+        for index, number in zip(dropped, by[dropped].tolist(), strict=True):
+            self._drop(batch, index, self._filters[number], self._filters[number + 1 :], verdicts)
         for bad in (*batch.bad, *failed):
             self._set_aside(bad)
         counts = self._counts[-1]
@@ -117,12 +118,12 @@ class UnitWriter:
             for name, one in self._comparing.items():
                 self._summaries[name].append(one.summarise(texts))
 
-    def _drop(self, batch: Batch, index: int, number: int, verdicts: Mapping[str, Sequence[Verdict]]) -> None:
-        name = self._filters[number]
+    def _drop(
+        self, batch: Batch, index: int, name: str, later: Sequence[str], verdicts: Mapping[str, Sequence[Verdict]]
+    ) -> None:
         verdict = verdicts[name][index]
-        others = [other for other in self._filters[number + 1 :] if not verdicts[other][index].keep]
         place = batch.place(index).locate(verdict.span) if verdict.span else None
-        raw = batch.raws[index]
+        raw, line, offset = batch.raws[index], batch.lines[index].item(), batch.offsets[index].item()
         tail = {
             "filter": name,
             "reason": verdict.reason,
@@ -131,22 +132,21 @@ class UnitWriter:
             "place": place[0] if place else None,
             "matched": verdict.matched or None,
             "marks": verdict.marks,
-            "also": others,
+            "also": [other for other in later if not verdicts[other][index].keep],
         }
-        head = b"%d\t%d\t" % (len(self._sources) - 1, batch.lines[index])
-        offset = int(batch.offsets[index])
+        head = b"%d\t%d\t" % (len(self._sources) - 1, line)
         self._dropped.write(head + dropped_tail(None if offset == NO_OFFSET else offset, tail, raw))
         self._reasons[name, verdict.reason] += 1
-        self._show(batch, index, name, verdict)
+        self._show(batch.texts[index], raw, line, name, verdict)
 
-    def _show(self, batch: Batch, index: int, name: str, verdict: Verdict) -> None:
+    def _show(self, text: str, raw: bytes, line: int, name: str, verdict: Verdict) -> None:
         """Keep a row as an example of its reason, if its hash is among the smallest."""
         shown = self._examples.setdefault((name, verdict.reason), [])
-        key = hashlib.blake2b(batch.raws[index], digest_size=8).hexdigest()
+        key = hashlib.blake2b(raw, digest_size=8).hexdigest()
         if len(shown) == EXAMPLES and key >= shown[-1]["key"]:
             return
-        text, span, note = _excerpt(batch.texts[index], verdict.span)
-        where = {"segment": len(self._sources) - 1, "line": int(batch.lines[index])}
+        text, span, note = _excerpt(text, verdict.span)
+        where = {"segment": len(self._sources) - 1, "line": line}
         example = {"key": key, "text": text, "span": span, "note": note, "score": verdict.score, **where}
         shown.append(example | {"matched": verdict.matched})
         shown.sort(key=lambda one: str(one["key"]))
@@ -203,14 +203,14 @@ class UnitWriter:
     def _columns(self) -> dict[str, Any]:
         none = np.zeros(0, dtype=np.int64)
         segments = np.array([place.segment for place in self._places], dtype=np.int32)
-        columns: dict[str, Any] = {
-            "segment": np.repeat(segments, [len(place.lines) for place in self._places]),
-            "line": np.concatenate([none, *(place.lines for place in self._places)]),
-            "offset": np.concatenate([none, *(place.offsets for place in self._places)]),
-            "by": np.concatenate([np.zeros(0, dtype=np.int8), *(place.by for place in self._places)]),
+        columns = {
+            "segment": column(np.repeat(segments, [len(place.lines) for place in self._places])),
+            "line": column(np.concatenate([none, *(place.lines for place in self._places)])),
+            "offset": column(np.concatenate([none, *(place.offsets for place in self._places)])),
+            "by": column(np.concatenate([np.zeros(0, dtype=np.int8), *(place.by for place in self._places)])),
         }
         for name, scores in self._scores.items():
-            columns |= {f"{name}.{column}": values for column, values in scores.columns().items()}
+            columns |= {f"{name}.{own}": values for own, values in scores.columns().items()}
         return columns
 
 

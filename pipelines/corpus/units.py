@@ -9,7 +9,9 @@ Kind = Literal["jsonl", "gz", "zst", "parquet", "dataset", "run"]
 LARGEST = 64_000_000
 "Bytes of a unit; when a model is asked for every row, a unit would take hours, and a kill would cost as much."
 LARGEST_WITH_MODEL = 4_000_000
-SMALLEST = 1_000_000
+SMALLEST = 16_000_000
+"A unit is some fifteen files that are brought safely to the disk: of less it would cost more than its rows."
+SMALLEST_WITH_MODEL = 1_000_000
 UNITS_WANTED = 64
 "Smaller corpora get smaller units, so that there are some for every worker."
 
@@ -83,8 +85,8 @@ def cut(sources: Sequence[Source], *, has_model: bool = False, unit_bytes: int |
         unit_bytes: the size of a unit; None: by the size of the corpus.
     """
     total = sum(source.size for source in sources)
-    largest = LARGEST_WITH_MODEL if has_model else LARGEST
-    size = unit_bytes or min(largest, max(SMALLEST, -(-total // UNITS_WANTED)))
+    smallest, largest = (SMALLEST_WITH_MODEL, LARGEST_WITH_MODEL) if has_model else (SMALLEST, LARGEST)
+    size = unit_bytes or min(largest, max(smallest, -(-total // UNITS_WANTED)))
     units: list[Unit] = []
     waiting: list[Segment] = []
     for segment in _segments(sources, size):

@@ -268,6 +268,9 @@ PREFIXES = [
     "worthless",
     "wor*",
     "12345678",
+    "café",
+    "*ñandú",
+    "杀人",
 ]
 PIECES = [
     *(one.strip("*") for one in PREFIXES),
@@ -279,6 +282,13 @@ PIECES = [
     "wort",
     "1234567",
     "x",
+    "É",
+    "\u201chate\u201d",
+    "KILLER",
+    "caf",
+    "Beé",
+    "\xa0",
+    "\0",
 ]
 
 
@@ -286,7 +296,7 @@ PIECES = [
     st.sampled_from(PIECES), st.sampled_from(["", " ", "-", ", "])), max_size=8), max_size=6))  # fmt: skip
 @settings(max_examples=300, deadline=None)
 def test_what_the_words_of_a_text_rule_out_holds_no_pattern(patterns, texts):
-    # Patterns of one word and of many, long ones, open on a side, and beginning with a symbol.
+    # Patterns of one word and of many, long ones, open on a side, beginning with a symbol, and not in ASCII.
     listed = Blocklist.from_lines(patterns)
     written = ["".join(piece + gap for piece, gap in text) for text in texts]
     expected = {number: hits for number, text in enumerate(written) if (hits := listed.find(text))}

@@ -147,6 +147,23 @@ def test_every_single_character_folds_alike_on_both_ways():
     assert not wrong
 
 
+def test_a_simple_character_that_is_not_ascii_never_becomes_an_ascii_letter_or_digit():
+    others = [chr(code) for code in [*range(0x80, 0xD800), *range(0xE000, 0x20000)]]
+    assert [char for char in others if normalise.is_simple(char) and re.search("[a-z0-9]", fold(char))] == []
+    assert not normalise.is_simple("\u212a") and fold("\u212a") == "k", "there are some that do"
+
+
+def test_the_tables_up_to_uffff_are_that_part_of_the_whole_and_lack_nothing():
+    low, whole = characters.character_sets(has_astral=False), characters.character_sets()
+    for name, own in vars(low).items():
+        assert own == {char for char in getattr(whole, name) if char <= "\uffff"}
+    skipped = set(range(0x10000)) - set(range(0xD800, 0xE000)) - {code for codes in characters.LOW for code in codes}
+    assert len(skipped) > 40_000
+    for char in map(chr, skipped):
+        assert unicodedata.category(char) not in ("Cf", "Mn", "Me") and not unicodedata.decomposition(char)
+        assert unicodedata.normalize("NFKC", char) == char == char.casefold() and not unicodedata.combining(char)
+
+
 @given(st.text(alphabet=st.one_of(LIVELY, st.characters(exclude_categories=("Cs",))), max_size=20))
 @settings(max_examples=300, deadline=None)
 def test_the_compatibility_step_is_nfkc_but_for_symbols(text):
