@@ -11,12 +11,11 @@ import ahocorasick_rs
 from ..toolkit.errors import SettingsError
 from .base import Limit, Verdict, decide
 from .leetspeak import leetspeak_places, read_leetspeak, skeleton
-from .matching import Matcher, Pattern, Place
+from .matching import Matcher, Pattern, Place, leftmost_longest
 from .normalise import VERSION, fold, fold_simple, fold_with_offsets, is_simple
 from .prefilter import Prefilter
 
-TEXTS_AT_ONCE = 256
-"So many texts of usual length, and what is computed of them, stay in the processor's cache."
+TEXTS_AT_ONCE = 1024
 CHARACTERS_AT_ONCE = 1_000_000
 "Longer texts are looked through alone."
 SEAM = "\0"
@@ -130,31 +129,44 @@ class Blocklist:
         Yields:
             the number of each text with matches, from first to last, and what `find` finds in it.
         """
+        size = sum(map(len, texts))
         # As many at once as their average length allows; what is kept of each is some ten times its size.
-        fitting = len(texts) * CHARACTERS_AT_ONCE // max(1, sum(map(len, texts)))
-        step = max(1, min(TEXTS_AT_ONCE, fitting))
-        for first in range(0, len(texts), step):
-            chunk = texts[first : first + step]
-            for number in self._suspects(chunk, leetspeak):
-                if hits := self.find(chunk[number], leetspeak=leetspeak):
-                    yield first + number, hits
+        step = max(1, min(TEXTS_AT_ONCE, len(texts) * CHARACTERS_AT_ONCE // max(1, size)))
+        suspects = {
+            first + number: places
+            for first in range(0, len(texts), step)
+            for number, places in self._suspects(texts[first : first + step], leetspeak).items()
+        }
+        for number in sorted(suspects):
+            if hits := self._find_at(texts[number], suspects[number], leetspeak):
+                yield number, hits
 
-    def _suspects(self, texts: Sequence[str], leetspeak: bool) -> list[int]:
-        """Look through simple texts as one, and name those that may hold something, together with all others."""
-        simple = [
-            number
-            for number, text in enumerate(texts)
-            if len(text) <= CHARACTERS_AT_ONCE and (text.isascii() or is_simple(text))
-        ]
-        found = set(range(len(texts))).difference(simple) if len(simple) < len(texts) else set()
-        found.update(simple[place] for place in self._prefilter.suspects([texts[number] for number in simple]))
+    def _suspects(self, texts: Sequence[str], leetspeak: bool) -> dict[int, list[int] | None]:
+        """Look through simple texts as one, and number those that may hold something, together with all others.
+
+        With each go the places at which something may begin, in its UTF-8; None: they are not known.
+        """
+        others = set(_others(texts))
+        simple = [number for number in range(len(texts)) if number not in others] if others else range(len(texts))
+        found = self._prefilter.suspects([texts[number] for number in simple] if others else texts)
+        suspects: dict[int, list[int] | None] = {simple[place]: places for place, places in found.items()}
+        suspects |= dict.fromkeys(others)
         if leetspeak or self._prefilter.left_open:
-            found.update(self._suspects_among(texts, simple, leetspeak, self._left_open))
+            suspects |= dict.fromkeys(self._suspects_among(texts, simple, leetspeak, self._left_open))
         if self._prefilter.other:
             # Patterns that are not ASCII stand in no ASCII text.
             able = [number for number in simple if not texts[number].isascii()]
-            found.update(self._suspects_among(texts, able, False, self._other))
-        return sorted(found)
+            suspects |= dict.fromkeys(self._suspects_among(texts, able, False, self._other))
+        return suspects
+
+    def _find_at(self, text: str, places: list[int] | None, leetspeak: bool) -> list[Hit]:
+        """Find what `find` finds, where it is known at which places of the UTF-8 it can be."""
+        if places is not None and text.isascii():
+            folded = fold_simple(text)
+            if len(folded) == len(text):  # so that places are the same in all three
+                found = leftmost_longest(self._prefilter.standing(folded, places))
+                return [Hit(start, end, self.patterns[number], False) for start, end, number in found]
+        return self.find(text, leetspeak=leetspeak)
 
     def _suspects_among(
         self, texts: Sequence[str], numbers: Sequence[int], leetspeak: bool, automaton: ahocorasick_rs.AhoCorasick
@@ -200,11 +212,11 @@ class Blocklist:
         return _automaton(self._prefilter.other)
 
     @cached_property
-    def _plain(self) -> "Matcher":
+    def _plain(self) -> Matcher:
         return Matcher([pattern.folded for pattern in self.patterns], self.patterns)
 
     @cached_property
-    def _leet(self) -> "Matcher":
+    def _leet(self) -> Matcher:
         return Matcher([skeleton(pattern.folded) for pattern in self.patterns], self.patterns)
 
 
@@ -258,6 +270,17 @@ def _verdict(text: str, hits: Sequence[Hit], limits: Sequence[Limit]) -> Verdict
     )
 
 
+def _others(texts: Sequence[str]) -> list[int]:
+    """Number the texts that are not looked through as one with others: those that are not simple, or too long."""
+    foreign = [number for number, text in enumerate(texts) if not text.isascii()]
+    others = []
+    if not is_simple("".join([texts[number] for number in foreign])):
+        others = [number for number in foreign if not is_simple(texts[number])]
+    if max(map(len, texts)) > CHARACTERS_AT_ONCE:
+        others += [number for number, text in enumerate(texts) if len(text) > CHARACTERS_AT_ONCE]
+    return others
+
+
 def _automaton(patterns: Sequence[Pattern]) -> ahocorasick_rs.AhoCorasick:
     return ahocorasick_rs.AhoCorasick([pattern.folded for pattern in patterns], store_patterns=False)
 
@@ -272,7 +295,7 @@ def _read_pattern(text: str) -> Pattern:
 
 def _fault(pattern: Pattern, first_line: int | None) -> str | None:
     """Say what is wrong with a pattern, and how to mend it."""
-    if any("\ud800" <= char <= "\udfff" for char in pattern.text):
+    if not pattern.text.isascii() and any("\ud800" <= char <= "\udfff" for char in pattern.text):
         return "which is not UTF-8 text (bad bytes, or half of a surrogate pair). Save the list as UTF-8"
     if not pattern.folded:
         return "of which nothing is left when invisible characters and stars go. Remove the line"

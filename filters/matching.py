@@ -17,6 +17,7 @@ DFA_CHARACTERS = 20_000
 """Up to this many characters in all patterns the automaton is of the kind that is fastest while it fits the processor's
 cache: it takes about 150 bytes for each."""
 ASCII_WORD = frozenset(string.ascii_letters + string.digits)
+WORDS = re.compile("[A-Za-z0-9]+")
 SPACELESS = re.compile(f"[{SPACELESS_SCRIPTS}]")
 
 
@@ -57,25 +58,43 @@ class Matcher:
 
     def places(self, text: str, is_wanted: Callable[[int, int], bool] = lambda start, end: True) -> list[Place]:
         """Find the places that do not overlap, from left to right, among those wanted."""
+        return leftmost_longest(place for place in self.standing(text) if is_wanted(place[0], place[1]))
+
+    def standing(self, text: str) -> list[Place]:
+        """Find all places, those that overlap too."""
         found = self._automaton.find_matches_as_indexes(text, overlapping=True)
-        if not found:
-            return []
-        standing = [(start, end, number) for number, start, end in found if self._stands(text, start, end, number)]
-        return _leftmost_longest(place for place in standing if is_wanted(place[0], place[1]))
-
-    def _stands(self, text: str, start: int, end: int, number: int) -> bool:
-        pattern = self._patterns[number]
-        return (pattern.is_open_left or not _is_inside_word(text, start)) and (
-            pattern.is_open_right or not _is_inside_word(text, end)
-        )
+        return [
+            (start, end, number) for number, start, end in found if stands(text, start, end, self._patterns[number])
+        ]
 
 
-def _leftmost_longest(places: Iterable[Place]) -> list[Place]:
+def stands(text: str, start: int, end: int, pattern: Pattern) -> bool:
+    """Whether a pattern that is written at a place stands there as whole words, as far as it has to."""
+    return (pattern.is_open_left or not _is_inside_word(text, start)) and (
+        pattern.is_open_right or not _is_inside_word(text, end)
+    )
+
+
+def leftmost_longest(places: Iterable[Place]) -> list[Place]:
+    """Of places that overlap the leftmost, then the longest."""
     chosen: list[Place] = []
     for place in sorted(places, key=lambda place: (place[0], -place[1])):
         if not chosen or place[0] >= chosen[-1][1]:
             chosen.append(place)
     return chosen
+
+
+def whole_words(pattern: Pattern) -> list[str]:
+    """The first words of a pattern, two at most, that stand in a text as whole words; none: nothing is known.
+
+    Words are of ASCII letters and digits here; a pattern that is not ASCII has none.
+    """
+    if not pattern.folded.isascii() or (pattern.is_open_left and pattern.folded[0] in ASCII_WORD):
+        return []
+    words = WORDS.findall(pattern.folded)
+    if pattern.is_open_right and pattern.folded[-1] in ASCII_WORD:
+        words = words[:-1]
+    return words[:2]
 
 
 def _is_inside_word(text: str, at: int) -> bool:

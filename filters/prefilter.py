@@ -1,12 +1,11 @@
 """Most texts are ruled out by their words, before any pattern is looked for."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .matching import ASCII_WORD, Pattern
+from .matching import WORDS, Pattern, Place, stands, whole_words
 
 Integers = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
@@ -16,13 +15,13 @@ LETTERS = 8
 "Letters of a word that are read at once, as one number; of those after them only the count is known."
 BITS = 17
 "A table of so many bits' numbers, 128 kB, stays in the processor's cache."
-SHIFT = np.uint64(64 - BITS)
+WIDTH = np.uint64(64)
+SHIFT = WIDTH - np.uint64(BITS)
 MASKS = np.array([(1 << 8 * size) - 1 for size in range(LETTERS)] + [2**64 - 1], dtype=np.uint64)
 # Odd numbers that mix bits well: the golden ratio, as Knuth hashes, and two of SplitMix64's.
 FIRST, SECOND, NEXT = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 LOWER = np.uint8(32)
 "The bit that a small letter has and a capital one lacks; digits have it too."
-WORDS = re.compile("[A-Za-z0-9]+")
 
 
 class Prefilter:
@@ -43,30 +42,60 @@ class Prefilter:
     """
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
-        able = [pattern for pattern in patterns if pattern.folded.isascii()]
-        self.other = [pattern for pattern in patterns if not pattern.folded.isascii()]
-        words = [_whole_words(pattern) for pattern in able]
-        self.left_open = [pattern for pattern, own in zip(able, words, strict=True) if not own]
+        self._patterns = patterns
+        self._by_first: dict[str, list[tuple[int, int]]] = {}
+        self.left_open: list[Pattern] = []
+        self.other: list[Pattern] = []
+        words = []
+        for number, pattern in enumerate(patterns):
+            if own := whole_words(pattern):
+                words.append(own)
+                self._by_first.setdefault(own[0], []).append((pattern.folded.index(own[0]), number))
+            else:
+                (self.left_open if pattern.folded.isascii() else self.other).append(pattern)
         singles = _hash_words([own[0] for own in words if len(own) == 1])
         firsts, seconds = (_hash_words([own[place] for own in words if len(own) > 1]) for place in (0, 1))
         self._singles, self._pairs = _Known(singles), _Known(_paired(firsts, seconds))
+        self._may_begin = _table(np.concatenate((singles, firsts)))
 
-    def suspects(self, texts: Sequence[str]) -> list[int]:
-        """Number the texts, all simple, that may hold a pattern of whole words, from first to last."""
+    def suspects(self, texts: Sequence[str]) -> dict[int, list[int]]:
+        """Number the texts, all simple, that may hold a pattern of whole words.
+
+        Returns:
+            by number the bytes of a text's UTF-8 at which the first word of such a pattern may begin.
+        """
         encoded = [text.encode() for text in texts]
-        places = self._places(b"\0".join(encoded))
-        if not len(places):
-            return []
-        ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)) + 1)
-        numbers: list[int] = np.unique(np.searchsorted(ends, places, side="right")).tolist()
-        return numbers
+        places = self._places(encoded)
+        found: dict[int, list[int]] = {}
+        if len(places):
+            ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)) + 1)
+            numbers = np.searchsorted(ends, places, side="right")
+            begins = np.concatenate(([0], ends))[numbers]
+            for number, place in zip(numbers.tolist(), (places - begins).tolist(), strict=True):
+                found.setdefault(number, []).append(place)
+        return found
 
-    def _places(self, text: bytes) -> Integers:
-        """Give the places of words with which a pattern may begin."""
-        letters, starts, lengths = _words_in(text)
+    def standing(self, folded: str, places: Sequence[int]) -> list[Place]:
+        """Find the patterns of whole words whose first word begins at one of some places of a folded text."""
+        found = []
+        for place in set(places):
+            word = WORDS.match(folded, place)
+            for offset, number in self._by_first.get(word.group() if word else "", ()):
+                start, pattern = place - offset, self._patterns[number]
+                end = start + len(pattern.folded)
+                if start >= 0 and folded.startswith(pattern.folded, start) and stands(folded, start, end, pattern):
+                    found.append((start, end, number))
+        return found
+
+    def _places(self, texts: Sequence[bytes]) -> Integers:
+        """Give the places of words with which a pattern may begin, in texts that stand one byte apart."""
+        letters, starts, lengths = _words_in(texts)
         hashes = _hashes(letters, starts, lengths)
-        singles, pairs = self._singles.has(hashes), self._pairs.has(_paired(hashes[:-1], hashes[1:]))
-        return starts[np.concatenate((singles, pairs))]
+        # Most words begin no pattern, which one look at a small table tells.
+        may = np.flatnonzero(self._may_begin.take(_slots(hashes)))
+        first, second = hashes.take(may), hashes.take(may + 1, mode="clip")
+        known = np.concatenate((self._singles.places(first), self._pairs.places(_paired(first, second))))
+        return starts[may[known]]
 
 
 class _Known:
@@ -74,12 +103,11 @@ class _Known:
 
     def __init__(self, hashes: Hashes) -> None:
         self._all = np.unique(hashes)  # sorted
-        self._table = np.zeros(1 << BITS, dtype=np.bool_)
-        self._table[self._all >> SHIFT] = True
+        self._table = _table(hashes)
 
-    def has(self, hashes: Hashes) -> Integers:
+    def places(self, hashes: Hashes) -> Integers:
         """Places of those that are in the set."""
-        may = np.flatnonzero(self._table.take((hashes >> SHIFT).view(np.int64)))
+        may = np.flatnonzero(self._table.take(_slots(hashes)))
         if not len(may):
             return may
         nearest = np.minimum(np.searchsorted(self._all, hashes[may]), len(self._all) - 1)
@@ -87,20 +115,22 @@ class _Known:
         return known
 
 
-def _whole_words(pattern: Pattern) -> list[str]:
-    """The first words of a pattern, two at most, that stand in a text as whole words; none: nothing is known."""
-    words = WORDS.findall(pattern.folded)
-    if pattern.is_open_left and pattern.folded[0] in ASCII_WORD:
-        return []
-    if pattern.is_open_right and pattern.folded[-1] in ASCII_WORD:
-        words = words[:-1]
-    return words[:2]
+def _table(hashes: Hashes) -> NDArray[np.bool_]:
+    """Mark the slots of hashes; one in an unmarked slot is none of them."""
+    table = np.zeros(1 << BITS, dtype=np.bool_)
+    table[_slots(hashes)] = True
+    return table
 
 
-def _words_in(text: bytes) -> tuple[Bytes, Integers, Integers]:
-    """The bytes of a text with small letters, where its words begin in it, and how many letters each has."""
+def _slots(hashes: Hashes) -> Integers:
+    return (hashes >> SHIFT).view(np.int64)
+
+
+def _words_in(texts: Sequence[bytes]) -> tuple[Bytes, Integers, Integers]:
+    """Put texts together, one byte apart, with small letters; where words begin, and how many letters each has."""
     # Zeros behind the end: the last word's letters can be read like those of all others.
-    given = np.frombuffer(text + bytes(2 * LETTERS), dtype=np.uint8)
+    joined = b"\0".join([*texts, bytes(2 * LETTERS)])
+    given = np.frombuffer(joined, dtype=np.uint8, count=len(joined) // LETTERS * LETTERS)
     letters = given | LOWER
     is_word = np.zeros(len(given) + 1, dtype=np.bool_)
     # Numbers below 0 wrap around, so that one comparison tests both bounds.
@@ -112,13 +142,15 @@ def _words_in(text: bytes) -> tuple[Bytes, Integers, Integers]:
 
 
 def _hash_words(words: Sequence[str]) -> Hashes:
-    return _hashes(*_words_in(" ".join(words).encode("ascii")))
+    return _hashes(*_words_in([word.encode() for word in words]))
 
 
 def _hashes(letters: Bytes, starts: Integers, lengths: Integers) -> Hashes:
     """Hash words by their first letters and their length."""
-    eight = np.ndarray(len(letters) - LETTERS + 1, dtype="<u8", buffer=letters, strides=(1,))
-    hashes: Hashes = eight.take(starts)
+    eights = letters.view("<u8")
+    at, shift = starts >> 3, ((starts & 7) << 3).view(np.uint64)
+    hashes: Hashes = eights.take(at) >> shift
+    hashes |= eights.take(at + 1) << (WIDTH - shift)  # a shift by all 64 bits gives 0
     hashes &= MASKS.take(lengths, mode="clip")
     hashes *= FIRST
     hashes += lengths.view(np.uint64) * SECOND

@@ -126,6 +126,7 @@ def _split(chunks: Iterator[bytes], position: int, end: int | None, rest: _Rest 
             last = chunk.find(b"\n", max(0, end - 1 - position - rest.size))
         first = chunk.find(b"\n")
         long_size = rest.size + first
+        behind = position + rest.size + last + 1
         rest.add(chunk[:first])
         head = rest.take()
         if long_size > LONGEST:
@@ -136,7 +137,7 @@ def _split(chunks: Iterator[bytes], position: int, end: int | None, rest: _Rest 
             lines = [head, *chunk[first + 1 : last].split(b"\n")] if last > first else [head]
         if lines:
             yield _checked(0, lines, position)
-            position += sum(map(len, lines)) + len(lines)
+        position = behind
         rest.add(chunk[last + 1 :])
 
 

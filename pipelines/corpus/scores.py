@@ -25,10 +25,10 @@ class ScoreColumns:
         self._pieces: dict[str, list[tuple[int, Floats]]] = {}
         self._rare: list[tuple[int, Verdict]] = []
 
-    def add(self, verdicts: Sequence[Verdict]) -> None:
-        """Take the verdicts on the next rows."""
+    def add(self, verdicts: Sequence[Verdict]) -> list[int]:
+        """Take the verdicts on the next rows; returns the numbers of those that the filter drops."""
         if not verdicts:
-            return
+            return []
         common = _usual(verdicts)
         others = [index for index, verdict in enumerate(verdicts) if verdict is not common]
         names = {name for verdict in (common, *(verdicts[index] for index in others)) for name in verdict.measures}
@@ -40,6 +40,7 @@ class ScoreColumns:
         rare = range(len(verdicts)) if _says_more(common) else others
         self._rare += [(self.n + index, verdicts[index]) for index in rare if _says_more(verdicts[index])]
         self.n += len(verdicts)
+        return [index for index in (others if common.keep else range(len(verdicts))) if not verdicts[index].keep]
 
     def _put(
         self, name: str, common: float | None, others: Sequence[int], values: Sequence[float | None], n: int

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +88,12 @@ class UnitWriter:
         """Write one batch, with the verdict of each filter on each of its rows."""
         n = len(batch.raws)
         by = np.full(n, KEPT, dtype=np.int8)
-        for number in range(len(self._filters) - 1, -1, -1):  # the first filter has the last word
-            keeps = [verdict.keep for verdict in verdicts[self._filters[number]]]
-            if not all(keeps):
-                by[~np.array(keeps)] = number
-        for name, one in verdicts.items():
-            self._scores[name].add(one)
+        drops = [self._scores[name].add(verdicts[name]) for name in self._filters]
+        for number in range(len(drops) - 1, -1, -1):  # the first filter has the last word
+            by[drops[number]] = number
         self._places.append(_Places(len(self._sources) - 1, batch.lines, batch.offsets, by))
         dropped = np.flatnonzero(by != KEPT).tolist()
-        self._keep(batch, by, is_whole=not dropped)
+        self._keep(batch, (by == KEPT).tolist(), is_whole=not dropped)
         for index, number in zip(dropped, by[dropped].tolist(), strict=True):
             self._drop(batch, index, self._filters[number], self._filters[number + 1 :], verdicts)
         for bad in (*batch.bad, *failed):
@@ -107,14 +105,13 @@ class UnitWriter:
             quarantined=n_bad, blank=batch.blank, bytes=batch.n_bytes,
         )  # fmt: skip
 
-    def _keep(self, batch: Batch, by: NDArray[np.int8], *, is_whole: bool) -> None:
-        stays = range(len(by)) if is_whole else np.flatnonzero(by == KEPT).tolist()
-        raws = batch.raws if is_whole else [batch.raws[index] for index in stays]
+    def _keep(self, batch: Batch, stays: Sequence[bool], *, is_whole: bool) -> None:
+        raws = batch.raws if is_whole else list(compress(batch.raws, stays))
         if not raws:
             return
-        self._kept.write(b"\n".join(raws) + b"\n")
+        self._kept.write(b"\n".join([*raws, b""]))
         if self._comparing:
-            texts = batch.texts if is_whole else [batch.texts[index] for index in stays]
+            texts = batch.texts if is_whole else list(compress(batch.texts, stays))
             for name, one in self._comparing.items():
                 self._summaries[name].append(one.summarise(texts))
 
