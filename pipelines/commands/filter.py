@@ -83,7 +83,10 @@ def filter_corpus(
     ] = None,
     role: Annotated[list[str] | None, _rows(help="Judge only chat messages of this role; may be given again.")] = None,
     split: Annotated[str, _rows(help="Split of a data set.")] = "train",
-    max_bad_rate: Annotated[float, _rows(help="Stop if a larger share of the rows is unreadable.")] = 0.01,
+    max_bad_rate: Annotated[
+        float | None,
+        _rows(help="Stop if a larger share of the rows is unreadable. Default: 0.01; with --again that of the run."),
+    ] = None,
     dry_run: Annotated[
         int | None, _work(metavar="N", help="Judge N rows, estimate removals and time; writes nothing.")
     ] = None,
@@ -205,7 +208,7 @@ def _run(
     engine: str,
     address: str | None,
     workers: int | None,
-    max_bad_rate: float,
+    max_bad_rate: float | None,
     sets_aside: bool,
     as_json: bool,
 ) -> None:

@@ -2,9 +2,11 @@
 
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,7 @@ def run_corpus(
     *,
     workers: int | None = None,
     engine: Engine | None = None,
-    max_bad_rate: float = MAX_BAD_RATE,
+    max_bad_rate: float | None = None,
     sets_aside: bool = False,
     argv: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -86,7 +88,8 @@ def run_corpus(
         console: shows progress.
         workers: processes; None: one for each core, or for each GPU of a model.
         engine: does the work; None: this machine.
-        max_bad_rate: the largest share of rows that may be unreadable.
+        max_bad_rate: the largest share of rows that may be unreadable; None: `MAX_BAD_RATE`, or what a run that is
+            decided again allowed.
         sets_aside: move the outputs of another run out of the way instead of stopping.
         argv: the command line, for the record.
 
@@ -97,6 +100,7 @@ def run_corpus(
         RunError: the output folder is in use or holds another run, or too many rows cannot be read.
     """
     tree = plan.tree()
+    allowed = max_bad_rate if max_bad_rate is not None else _usual_bad_rate(plan)
     with lock(plan.out):
         _claim(plan, tree, sets_aside)
         if (plan.out / SUMMARY).is_file():
@@ -107,7 +111,10 @@ def run_corpus(
         used = engine or local_engine(plan, workers)
         began = time.monotonic()
         with MemoryPeak() as peak:
-            summary = _do(plan, tree, used, console, max_bad_rate)
+            if used.n_workers > 1:
+                # What draws the page takes as long to import as thousands of rows to judge; workers judge meanwhile.
+                threading.Thread(target=import_module, args=(f"{__package__}.report",), daemon=True).start()
+            summary = _do(plan, tree, used, console, allowed)
             if plan.settings.benchmarks:
                 write_contamination(plan)
         seconds = time.monotonic() - began
@@ -119,6 +126,7 @@ def run_corpus(
             "workers": used.n_workers,
             "seconds": round(seconds, 3),
             "rows_per_second": round(summary["read"] / seconds),
+            "max_bad_rate": allowed,
             "peak_memory_mb": peak.megabytes(),
             "versions": versions(),
             "hardware": hardware(),
@@ -129,6 +137,12 @@ def run_corpus(
         write_json(plan.out / SUMMARY, summary)  # the last: where it stands, all else does
         shutil.rmtree(plan.work, ignore_errors=True)
     return summary
+
+
+def _usual_bad_rate(plan: Plan) -> float:
+    if plan.is_again:
+        return float(read_json(Path(plan.sources[0].path) / RUN).get("max_bad_rate", MAX_BAD_RATE))
+    return MAX_BAD_RATE
 
 
 def _report(out: Path, summary: Mapping[str, Any], record: Mapping[str, Any]) -> None:

@@ -69,8 +69,10 @@ def test_a_killed_pool_leaves_no_process_and_ctrl_c_stops_with_advice(tmp_path, 
 
     process = start(corpus, out, 2)
     wait_for_a_unit(out, process)
+    process.send_signal(signal.SIGSTOP)  # or it might be done before a busy machine has listed its processes
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "give the same command again" in err and "Traceback" not in err
     assert not psutil.wait_procs(children, timeout=20)[1]

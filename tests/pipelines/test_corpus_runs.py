@@ -138,7 +138,7 @@ def test_a_finished_run_is_decided_again_as_a_new_run_would(tmp_path):
     for changes in ({"max_matches": 1, "exact_duplicates": False}, {"max_matches": 2, "length": {"low": 4}}):
         new = settings(tmp_path, **(more | changes))
         out = tmp_path / f"again-{len(list(tmp_path.iterdir()))}"
-        again = run_corpus(plan_again(tmp_path / "one", out, new), QUIET, max_bad_rate=1)
+        again = run_corpus(plan_again(tmp_path / "one", out, new), QUIET)
         fresh_out = tmp_path / f"fresh-{len(list(tmp_path.iterdir()))}"
         fresh = run(inputs, fresh_out, new, unit_bytes=15_000)
         assert again["dropped"] > 0
@@ -147,6 +147,20 @@ def test_a_finished_run_is_decided_again_as_a_new_run_would(tmp_path):
         for kind in ("kept", "dropped", "quarantine"):
             assert raw_lines(out, kind) == raw_lines(fresh_out, kind)
         assert parquet.read_table(out / "scores").equals(parquet.read_table(fresh_out / "scores"))
+
+
+def test_a_run_that_is_decided_again_allows_as_many_bad_rows_as_before_unless_told(tmp_path):
+    rows = write(tmp_path / "a.jsonl", texts(9))
+    with rows.open("a") as file:
+        file.write("broken\n")
+    own = settings(tmp_path)
+    with pytest.raises(RunError, match=r"allows \(0.01\)"):
+        run([rows], tmp_path / "one", own, max_bad_rate=None)
+    run([rows], tmp_path / "one", own, max_bad_rate=0.2)
+    assert run_corpus(plan_again(tmp_path / "one", tmp_path / "two", own), QUIET)["quarantined"] == 1
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["max_bad_rate"] == 0.2
+    with pytest.raises(RunError, match=r"allows \(0.05\)"):
+        run_corpus(plan_again(tmp_path / "one", tmp_path / "three", own), QUIET, max_bad_rate=0.05)
 
 
 def test_deciding_again_refuses_what_needs_new_scores(tmp_path):
