@@ -87,9 +87,9 @@ def share_score(
     known = shares[~np.isnan(shares)]
     if ((known < 0) | (known > 1)).any():
         raise DataError("share_score: got values outside 0 to 1; take mean_score for them")
-    score = mean_score(shares, weights=weights, groups=groups, higher_is_better=higher_is_better, chance=chance,
-                       seed=seed, resamples=resamples)  # fmt: skip
     is_plain = weights is None and groups is None and bool(np.isin(known, (0.0, 1.0)).all())
+    score = mean_score(shares, weights=weights, groups=groups, higher_is_better=higher_is_better, chance=chance,
+                       seed=seed, resamples=0 if is_plain else resamples)  # fmt: skip
     if score.value is None or not (is_plain or score.value in (0.0, 1.0)):
         return score
     n = score.n if groups is None else len(set(_kept(groups, ~np.isnan(shares))))
@@ -284,13 +284,14 @@ def _group_sums(
 def _bootstrap_ratio(sums: Floats, counts: Floats, seed: int, resamples: int) -> Floats | None:
     """(resamples,) means over groups drawn with replacement; None for a single group, which has no spread to draw."""
     n = len(sums)
-    if n < 2:
+    if n < 2 or not resamples:
         return None
     rng = np.random.default_rng(seed)
     means = []
+    is_alike = bool((counts == 1).all())
     for start in range(0, resamples, _CHUNK):
         drawn = rng.integers(n, size=(min(_CHUNK, resamples - start), n))
-        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+        means.append(sums[drawn].sum(axis=1) / (n if is_alike else counts[drawn].sum(axis=1)))
     return np.concatenate(means)
 
 
