@@ -20,9 +20,9 @@ from .parts import take_apart
 
 __all__ = ["ContinuationScorer", "ContinuationScores"]
 
-PACK_TOKENS = 256
+PACK_TOKENS = 96
 """Continuation tokens that share one attention: more cost more between continuations that do not see each other."""
-CPU_TOKENS = 1024
+CPU_TOKENS = 1536
 """Tokens in a line on a CPU: more gain nothing there, and cost memory."""
 
 
