@@ -99,6 +99,24 @@ def test_summed_layers_give_the_states_of_peft_and_leave_the_base_as_it_was():
         assert (made.hidden(*batch()) - peft).abs().max() > 1e-3
 
 
+def test_sums_of_adapters_take_turns_in_one_memory_until_one_is_trained():
+    made = stack_with()
+    made.add("other", lora(init_lora_weights=False), trainable=False)
+    made.is_direct = True
+    layers = lora_layers(made.model)
+    plain, places = {}, []
+    for name in ("policy", "other"):
+        with torch.no_grad(), made.using(name):
+            plain[name] = made.hidden(*batch())
+    for name in ("policy", "other", "policy"):
+        with torch.no_grad(), made.using(name, summed=True):
+            torch.testing.assert_close(made.hidden(*batch()), plain[name], atol=1e-5, rtol=1e-5)
+        places.append({made._sums[layer].data_ptr() for layer in layers})
+    assert places[0] == places[1] == places[2] and len(places[0]) == len(layers)
+    with made.using("policy", trainable=True):
+        assert not made._sums
+
+
 def test_no_sum_is_made_where_16_bits_would_round_the_adapter_away():
     def follows_its_adapter(made):
         with torch.no_grad(), made.using("policy", summed=True):

@@ -9,6 +9,7 @@ from stack_fakes import PEFT_WARNING
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessor, PreTrainedTokenizerFast
 from tunewell.filters import Blocklist, BlocklistFilter, BlocklistGuard
+from tunewell.toolkit.model import generation
 from tunewell.toolkit.model.generation import Sampling, generate
 from tunewell.toolkit.model.returned_text import TextReader
 from tunewell.toolkit.model.text_guard import Objection
@@ -250,18 +251,15 @@ def test_a_text_that_cannot_go_on_ends_there(model, tokenizer, pieces):
     assert (one.text, one.ids, one.ended, one.refused) == ("", [], False, 2)
 
 
-def test_going_back_has_a_limit(model, tokenizer, pieces):
+def test_going_back_has_a_limit(model, tokenizer, pieces, monkeypatch):
     """With every word listed a text of many words would go back at each."""
     wish = Wish("ass ", pieces)
     rng = random.Random(0)
     guard = guard_of(*{"".join(rng.choices("ask", k=k)) for k in (2, 3, 4) for _ in range(200)})
     calls = []
-    original = type(model).generate
-    try:
-        type(model).generate = lambda self, *args, **kwargs: calls.append(1) or original(self, *args, **kwargs)
-        (one,) = write(model, tokenizer, 1, wish, guard=guard, max_new_tokens=60)
-    finally:
-        type(model).generate = original
+    original = generation.write
+    monkeypatch.setattr(generation, "write", lambda *given: calls.append(1) or original(*given))
+    (one,) = write(model, tokenizer, 1, wish, guard=guard, max_new_tokens=60)
     assert 2 < len(calls) <= 9 + 60 // 2
     assert not guard.objections(one.text)
 

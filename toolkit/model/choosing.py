@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from transformers import (
     LogitsProcessor,
     PreTrainedTokenizerBase,
@@ -85,12 +86,22 @@ class GumbelMax(LogitsProcessor):
         """Add noise to the scores (B, V)."""
         if not self.generators:
             self.generators = [torch.Generator(scores.device).manual_seed(seed) for seed in self.seeds]
-        noise = torch.empty_like(scores, dtype=torch.float32)
-        for row, generator in zip(noise, self.generators, strict=True):
-            row.exponential_(generator=generator)
         # -log of an exponential variable is Gumbel distributed
-        noisy: torch.FloatTensor = scores.float() - noise.log()  # type: ignore[assignment]
+        noisy: torch.FloatTensor = scores.float() - self._exponential(scores).log()  # type: ignore[assignment]
         return noisy
+
+    def _exponential(self, like: Tensor) -> Tensor:
+        """Exponential variables in float32, a row from each generator."""
+        if like.device.type != "cpu":
+            noise = torch.empty_like(like, dtype=torch.float32)
+            for row, generator in zip(noise, self.generators, strict=True):
+                row.exponential_(generator=generator)
+            return noise
+        # the numbers of exponential_, which takes logarithms one by one on a CPU: nearly twice as fast in one pass
+        uniform = torch.empty_like(like, dtype=torch.float64)
+        for row, generator in zip(uniform, self.generators, strict=True):
+            row.uniform_(generator=generator)
+        return uniform.neg_().log1p_().neg_().float()
 
 
 class StopStrings(StoppingCriteria):

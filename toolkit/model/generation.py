@@ -23,6 +23,7 @@ from .choosing import Sampling, Sound, StopStrings, choosers
 from .guarded import DoneDrafts, Draft, GuardedChoice
 from .returned_text import TextReader
 from .text_guard import TextGuard
+from .token_loop import Batch, has_plain_steps, write
 
 __all__ = ["Completion", "Sampling", "end_tokens", "generate", "window_of"]
 
@@ -85,23 +86,22 @@ def generate(
     if seeds is None:
         seeds = torch.randint(2**62, (len(prompts),)).tolist()
     ends = end_tokens(network, tokenizer)
-    settings = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=sampling.max_new_tokens,
-        do_sample=False,  # the choice is made by our own processors
-        use_cache=True,
-        pad_token_id=_padding(tokenizer),
-        eos_token_id=sorted(ends) or None,
-    )
+    run = write if has_plain_steps(network) else _write_with_transformers
+    padding = int(tokenizer.pad_token_id or 0)  # masked on the left, cut off on the right: its value is never read
     reader = TextReader(tokenizer, frozenset(ends), tuple(stop))
     drafts = [Draft(seed, sampling.max_new_tokens) for seed in seeds]
     todo = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    with _eval_mode(network), _settings_of_its_own(network, settings), torch.no_grad():
+    with _eval_mode(network), torch.no_grad():
         while todo:
             rows, todo = todo[:batch_size], todo[batch_size:]
             batch = [drafts[row] for row in rows]
             begun = [[*prompts[row], *draft.ids] for row, draft in zip(rows, batch, strict=True)]
             steps, finished = _choice(sampling, batch, guard, reader, max(map(len, begun)))
-            new_ids = _run(network, tokenizer, begun, [Sound(), *logits_processors, *steps], finished)
+            ids, mask = _padded_left(begun, padding, network.device)
+            processors = [Sound(), *logits_processors, *steps]
+            new_ids = run(
+                network, Batch(ids, mask, sampling.max_new_tokens, processors, finished, sorted(ends), padding)
+            )
             for row, draft, ids in zip(rows, batch, new_ids.tolist(), strict=True):
                 if guard is None:
                     draft.ids = ids
@@ -152,28 +152,35 @@ def _choice(
     return steps, StopStrings(reader.stop, reader.tokenizer, prompt_length) if reader.stop else None
 
 
-def _run(
-    network: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    processors: Sequence[LogitsProcessor],
-    finished: StoppingCriteria | None,
-) -> Tensor:
-    """New tokens (B, N) of one batch; rows that ended early go on with padding."""
+def _padded_left(prompts: Sequence[Sequence[int]], padding: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Prompts as ids (B, T), and a mask (B, T) that is 1 at their tokens."""
     longest = max(map(len, prompts))
-    input_ids = torch.full((len(prompts), longest), _padding(tokenizer))
-    attention_mask = torch.zeros((len(prompts), longest), dtype=torch.long)
+    ids = torch.full((len(prompts), longest), padding)
+    mask = torch.zeros((len(prompts), longest), dtype=torch.long)
     for row, prompt in enumerate(prompts):
-        input_ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        attention_mask[row, longest - len(prompt) :] = 1
-    run: Any = network.generate
-    output = run(
-        input_ids=input_ids.to(network.device),
-        attention_mask=attention_mask.to(network.device),
-        logits_processor=LogitsProcessorList(processors),
-        stopping_criteria=StoppingCriteriaList([finished] if finished else []),
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def _write_with_transformers(network: PreTrainedModel, batch: Batch) -> Tensor:
+    """New tokens (B, N) of one batch, as `write` gives them; rows that ended early go on with padding."""
+    settings = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=batch.steps,
+        do_sample=False,  # the choice is made by our own processors
+        use_cache=True,
+        pad_token_id=batch.padding,
+        eos_token_id=list(batch.ends) or None,
     )
-    new_ids: Tensor = output[:, longest:]
+    run: Any = network.generate
+    with _settings_of_its_own(network, settings):
+        output = run(
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            logits_processor=LogitsProcessorList(batch.processors),
+            stopping_criteria=StoppingCriteriaList([batch.finished] if batch.finished else []),
+        )
+    new_ids: Tensor = output[:, batch.ids.shape[1] :]
     return new_ids
 
 
@@ -182,11 +189,6 @@ def _completion(draft: Draft, reader: TextReader) -> Completion:
     text, ended = reader.read(draft.ids)
     ids = draft.ids[: reader.up_to_end(draft.ids)]
     return Completion(ids[: reader.up_to_stop(ids)], text, ended, draft.refused)
-
-
-def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
-    # masked on the left, cut off on the right: its value is never read
-    return int(tokenizer.pad_token_id or 0)
 
 
 @contextmanager

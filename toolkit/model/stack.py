@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ModelError
 from . import adapter_files
-from .direct import compute_directly, lora_layers
+from .direct import Sums, compute_directly, lora_layers
 from .ensemble import Ensemble, member_folder, member_names
 from .score_probe import differs, evaluating, probe_ids
 
@@ -50,6 +50,7 @@ class ModelStack:
         self._found: dict[str, list[tuple[str, nn.Parameter]]] = {}
         self._layers: list[nn.Module] = []
         self._direct_name: str | None = None
+        self._sums: Sums = {}
         self.is_direct = False
         """Whether `using` leaves PEFT's bookkeeping out of every LoRA layer; for code that calls nothing of PEFT's."""
         self._biases: dict[str, float] = {}
@@ -285,7 +286,8 @@ class ModelStack:
             name: the adapter, or None for the bare base.
             trainable: whether this adapter takes gradients inside; all others never do. Run the backward inside too.
             summed: whether layers in float32 on a CPU compute with W + s B A where `is_direct` holds: one product
-                instead of three, without gradients, for the memory of a second set of their weights.
+                instead of three, without gradients, for the memory of a second set of their weights, which is kept
+                for the next adapter until one is trained.
 
         Raises:
             ModelError: when there is no such adapter.
@@ -300,7 +302,9 @@ class ModelStack:
             for other in self.names:
                 self._require_grad(other, trainable and other == name)
             self._direct_name = name if self.is_direct else None
-            compute_directly(self._layers, self._direct_name, summed=summed)
+            if trainable:
+                self._sums.clear()
+            compute_directly(self._layers, self._direct_name, self._sums if summed else None)
             yield self.model
         finally:
             self._switch(before)

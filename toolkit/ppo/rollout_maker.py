@@ -128,7 +128,7 @@ class RolloutMaker:
             )
         if of_head:
             return logp, entropy, of_head[0].masked_fill(~sequences.is_completion, 0)
-        with self.stack.using("value"):
+        with self.stack.using("value", summed=self.args.reuse_states):
             (values,) = in_batches(sequences, batch_size, self.value_pass)
         return logp, entropy, values
 
