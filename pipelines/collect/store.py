@@ -5,6 +5,7 @@ import sqlite3
 import threading
 import time
 import unicodedata
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +57,8 @@ class Store:
 
     def __init__(self, path: Path, *, makes: bool = True, clock: Callable[[], float] = time.time) -> None:
         self._idle: list[sqlite3.Connection] = []
+        # No __del__: in a circle of references the connections may be finalised before it.
+        weakref.finalize(self, _close, self._idle)
         self._waiting: deque[_Job] = deque()
         self._writer = ThreadPoolExecutor(1, "study")
         self._labelers: dict[str, Labeler] = {}
@@ -64,13 +67,9 @@ class Store:
         # SQLite lets one write at a time and has the others poll; a lock of ours wakes them at once, in turn.
         self._writing = threading.Lock()
 
-    def __del__(self) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close all connections that are not in use; they are opened again when needed."""
-        while self._idle:
-            self._idle.pop().close()
+        _close(self._idle)
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -259,3 +258,8 @@ def clean_name(name: Any) -> str:
 
 def _labeler(row: sqlite3.Row) -> Labeler:
     return Labeler(id=row["id"], name=row["name"], key=row["key"], is_simulated=bool(row["is_simulated"]))
+
+
+def _close(connections: list[sqlite3.Connection]) -> None:
+    while connections:
+        connections.pop().close()
