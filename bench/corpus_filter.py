@@ -8,8 +8,10 @@ and what is dropped, in a process of its own, with one worker, in turns; clocks 
 table shows medians. datatrove (in its own environment under `.venv-peers/`, made at first use) runs its JsonlReader,
 LambdaFilter with an exclusion writer, and JsonlWriter, uncompressed, with the same automaton that tunewell holds,
 ahocorasick_rs: only reading, passing on and writing differ. The bare loop reads a line, parses it with orjson and
-writes it again. Rates of single processes are per second of processor time, so that a busy machine does not decide
-them; that of two workers against one is by the clock. About ten minutes on two idle cores.
+writes it again; beside it tunewell runs a second time over a large file, where what it does once counts for little.
+Rates of single processes are per second of processor time, so that a busy machine does not decide them; that of two
+workers against one is by the clock, over the large file, beside two bare loops at once, which tell what the machine has
+to give. About ten minutes on two idle cores.
 """
 
 import argparse
@@ -24,7 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -217,65 +220,66 @@ def dropped(out: Path) -> int:
     return sum(file.read_bytes().count(b"\n") for file in (out / "dropped").rglob("*.jsonl"))
 
 
-def speeds(folder: Path, documents: int, rounds: int) -> dict[str, dict[str, float]]:
+def speeds(folder: Path, documents: int, rounds: int, names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Documents a second of processor time and of the clock, medians over rounds in which all take turns."""
-    times: dict[str, list[dict[str, float]]] = {"ours": [], "datatrove": [], "bare": []}
+    times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, own in times.items():
             own.append(in_process(name, folder, folder / name))
-    counts = {name: dropped(folder / name) for name in ("ours", "datatrove")}
-    if counts["ours"] != counts["datatrove"]:
-        raise SystemExit(f"the two do not drop the same rows: {counts}")
+    counts = {name: dropped(folder / name) for name in names if name != "bare"}
+    if len(set(counts.values())) != 1:
+        raise SystemExit(f"they do not drop the same rows: {counts}")
+    for name in names:
+        shutil.rmtree(folder / name)
     return {
         name: {clock: documents / statistics.median(one[clock] for one in own) for clock in ("cpu", "clock")}
         for name, own in times.items()
     }
 
 
-def worker_ratio(folder: Path, rounds: int) -> tuple[dict[str, float], dict[str, float], float]:
-    """Seconds with one and with two workers, medians, and the load of the machine before the runs."""
-    large = enlarged(folder, 4)
-    found: dict[int, list[dict[str, float]]] = {1: [], 2: []}
-    loads = []
+def write_size(folder: Path, mb: int) -> Path:
+    """Write the documents again and again, up to a size, into a folder of their own beside the list."""
+    own = folder / f"{mb}-mb"
+    own.mkdir()
+    shutil.copy(folder / "list.txt", own)
+    whole = (folder / "docs.jsonl").read_bytes()
+    with (own / "docs.jsonl").open("wb") as file:
+        for _ in range(mb * 10**6 // len(whole)):
+            file.write(whole)
+        rest = mb * 10**6 % len(whole)
+        file.write(whole[: whole.rfind(b"\n", 0, rest) + 1])
+    return own
+
+
+def worker_ratio(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds and memory with one and with two workers, medians, and the load of the machine before the runs."""
+    found: dict[str, list[dict[str, float]]] = {"1": [], "2": []}
     for _ in range(rounds):
         for workers, own in found.items():
-            loads.append(os.getloadavg()[0])
-            own.append(filtered(large, folder, workers))
-    one, two = (
-        {name: statistics.median(run[name] for run in runs) for name in ("clock", "cpu")} for runs in found.values()
-    )
-    return one, two, statistics.median(loads)
+            own.append({"load": os.getloadavg()[0]} | filtered(folder, int(workers)))
+    return {
+        workers: {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+        for workers, runs in found.items()
+    }
 
 
-def enlarged(folder: Path, times: int) -> Path:
-    path = folder / "large.jsonl"
-    with path.open("wb") as file:
-        for _ in range(times):
-            file.write((folder / "docs.jsonl").read_bytes())
-    return path
+def machine_ratio(folder: Path, rounds: int) -> float:
+    """How much more two bare loops at once get done than one alone: what two cores of this machine have to give."""
+    ratios = []
+    for _ in range(rounds):
+        alone = in_process("bare", folder, folder / "bare-0")["clock"]
+        with ThreadPoolExecutor(2) as pool:
+            both = [pool.submit(in_process, "bare", folder, folder / f"bare-{number}") for number in (1, 2)]
+            ratios.append(2 * alone / max(one.result()["clock"] for one in both))
+    for number in range(3):
+        shutil.rmtree(folder / f"bare-{number}")
+    return statistics.median(ratios)
 
 
-def filtered(file: Path, folder: Path, workers: int) -> dict[str, float]:
+def filtered(folder: Path, workers: int) -> dict[str, float]:
     shutil.rmtree(folder / "out", ignore_errors=True)
     own = ["--out", str(folder / "out"), "--blocklist", str(folder / "list.txt"), "--workers", str(workers)]
-    return command([str(file), *own])
-
-
-def memory(folder: Path, large_mb: int) -> dict[str, dict[str, float]]:
-    """Peak memory of one worker over a small and a large file."""
-    whole = (folder / "docs.jsonl").read_bytes()
-    found = {}
-    for mb in (SMALL_MB, large_mb):
-        path = folder / f"{mb}.jsonl"
-        with path.open("wb") as file:
-            for _ in range(mb * 10**6 // len(whole)):
-                file.write(whole)
-            rest = mb * 10**6 % len(whole)
-            file.write(whole[: whole.rfind(b"\n", 0, rest) + 1])
-        found[f"{mb:,} MB"] = filtered(path, folder, 1)
-        path.unlink()
-        shutil.rmtree(folder / "out")
-    return found
+    return command([str(folder / "docs.jsonl"), *own])
 
 
 def repeats(folder: Path, documents: int) -> dict[str, float]:
@@ -315,31 +319,43 @@ def main() -> None:
         measure(Path(made), arguments)
 
 
+def print_rates(rate: Mapping[str, Mapping[str, float]], labels: Mapping[str, str], what: str) -> None:
+    for name, own in rate.items():
+        ratio = rate["ours"]["cpu"] / own["cpu"]
+        print(f"| {labels[name]}, {what} | {own['cpu']:,.0f} | {own['clock']:,.0f} | {ratio:.2f} |", flush=True)
+
+
 def measure(folder: Path, arguments: argparse.Namespace) -> None:
     write_corpus(folder, arguments.documents)
-    rate = speeds(folder, arguments.documents, arguments.rounds)
+    rate = speeds(folder, arguments.documents, arguments.rounds, ("ours", "datatrove", "bare"))
     print("| one worker, 5,000 patterns | documents/s of CPU time | documents/s by the clock | ours against it |")
     print("|---|---|---|---|")
-    for name, label in (("ours", "tunewell"), ("datatrove", "datatrove 0.10.1"), ("bare", "bare orjson loop")):
-        ratio = rate["ours"]["cpu"] / rate[name]["cpu"]
-        print(f"| {label} | {rate[name]['cpu']:,.0f} | {rate[name]['clock']:,.0f} | {ratio:.2f} |", flush=True)
+    labels = {"ours": "tunewell", "datatrove": "datatrove 0.10.1", "bare": "bare orjson loop"}
+    print_rates(rate, labels, f"{arguments.documents:,} documents")
+    large = write_size(folder, arguments.large_mb)
+    n_large = (large / "docs.jsonl").read_bytes().count(b"\n")
+    rate_large = speeds(large, n_large, arguments.rounds, ("ours", "bare"))
+    print_rates(rate_large, labels, f"{n_large:,} documents")
     begun = [in_process("start", folder, folder / "begun") for _ in range(arguments.rounds + 2)]
     begin = {clock: statistics.median(one[clock] for one in begun) for clock in ("clock", "cpu")}
     torch = "is" if any(one["torch"] for one in begun) else "is not"
     print(f"\nFirst document judged {begin['clock']:.2f} s after the start ({begin['cpu']:.2f} s of CPU time); "
           f"torch {torch} imported.", flush=True)  # fmt: skip
-    one, two, load = worker_ratio(folder, arguments.rounds)
+    given = machine_ratio(large, arguments.rounds)
+    runs = worker_ratio(large, arguments.rounds)
+    one, two = runs["1"], runs["2"]
     print(
-        f"Two workers over {4 * arguments.documents:,} documents, the whole command: {two['clock']:.1f} s against "
-        f"{one['clock']:.1f} s with one by the clock ({one['clock'] / two['clock']:.2f} times as fast) at a load of "
-        f"{load:.1f} on {os.cpu_count()} cores; CPU time of all processes {two['cpu']:.1f} s against "
-        f"{one['cpu']:.1f} s.",
+        f"Two workers over {n_large:,} documents, the whole command: {two['clock']:.1f} s against {one['clock']:.1f} s "
+        f"with one by the clock ({one['clock'] / two['clock']:.2f} times as fast) at a load of {two['load']:.1f} on "
+        f"{os.cpu_count()} cores; CPU time of all processes {two['cpu']:.1f} s against {one['cpu']:.1f} s. Two bare "
+        f"loops at once get {given:.2f} times as much done as one.",
         flush=True,
     )
-    sizes = memory(folder, arguments.large_mb)
+    small = filtered(write_size(folder, SMALL_MB), 1)
     print("\n| input | peak memory, MB | seconds | seconds of CPU time |\n|---|---|---|---|")
-    for name, found in sizes.items():
-        print(f"| {name} | {found['mb']:,.0f} | {found['clock']:.1f} | {found['cpu']:.1f} |", flush=True)
+    for mb, found in ((SMALL_MB, small), (arguments.large_mb, one)):
+        print(f"| {mb:,} MB | {found['mb']:,.0f} | {found['clock']:.1f} | {found['cpu']:.1f} |", flush=True)
+    shutil.rmtree(large)
     again = repeats(folder, arguments.repeats)
     print(
         f"\nNear-duplicates of {again['read']:,} documents of about 150 characters, two workers: "
@@ -347,12 +363,12 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
         f"{again['mb']:,.0f} MB; {again['dropped']:,} dropped."
     )
     if arguments.json:
-        per_cpu = {name: own["cpu"] for name, own in rate.items()}
+        peers = {"datatrove": (rate, "datatrove"), "bare_loop": (rate, "bare"), "bare_loop_large": (rate_large, "bare")}
         figures = {
             **{
-                figure: {"ours": per_cpu["ours"], "peer": per_cpu[name], "ratio": per_cpu["ours"] / per_cpu[name],
-                         "unit": "documents per second of CPU time"}
-                for figure, name in (("datatrove", "datatrove"), ("bare_loop", "bare"))
+                figure: {"ours": own["ours"]["cpu"], "peer": own[name]["cpu"],
+                         "ratio": own["ours"]["cpu"] / own[name]["cpu"], "unit": "documents per second of CPU time"}
+                for figure, (own, name) in peers.items()
             },
             "two_workers": {"ours": two["clock"], "peer": one["clock"], "ratio": one["clock"] / two["clock"],
                             "unit": "s"},

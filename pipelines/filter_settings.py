@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..filters.duplicates import NearDuplicateFilter
 from ..filters.personal_data import PersonalDataFilter
@@ -89,6 +90,14 @@ class FilterSettings:
         """Whether a filter loads a neural model, so that a row costs milliseconds and a GPU would help."""
         is_neural = self.toxicity is not None and self.toxicity.startswith(("hf:", "detoxify:"))
         return self.phrases is not None or is_neural
+
+    @property
+    def pace(self) -> Literal["quick", "slow", "model"]:
+        """How long the filters take for a row, see `corpus.units.Pace`."""
+        if self.needs_model:
+            return "model"
+        slow = (self.repetition, self.personal_data, self.toxicity, self.near_duplicates, self.benchmarks or None)
+        return "quick" if all(one is None for one in slow) else "slow"
 
 
 def resource(name: str, folder: str, suffix: str) -> Path:

@@ -58,7 +58,7 @@ def make_plan(
     check_model(settings, model)
     stdin = keep_stdin(out / WORK) if STDIN in inputs else None
     sources = find_sources(inputs, out, split=split, stdin=stdin)
-    units = cut(sources, has_model=settings.needs_model, unit_bytes=unit_bytes)
+    units = cut(sources, pace=settings.pace, unit_bytes=unit_bytes)
     plan = Plan(
         sources=tuple(sources), units=tuple(units), settings=settings, model=model, base=base or BaseSettings(),
         reader=reader or RowReader(), out=out,

@@ -6,12 +6,17 @@ from typing import Literal
 
 Kind = Literal["jsonl", "gz", "zst", "parquet", "dataset", "run"]
 
-LARGEST = 64_000_000
-"Bytes of a unit; when a model is asked for every row, a unit would take hours, and a kill would cost as much."
-LARGEST_WITH_MODEL = 4_000_000
-SMALLEST = 16_000_000
-"A unit is some fifteen files that are brought safely to the disk: of less it would cost more than its rows."
-SMALLEST_WITH_MODEL = 1_000_000
+Pace = Literal["quick", "slow", "model"]
+"Whether a row takes microseconds, or a good part of a millisecond, or a model is asked for each."
+
+SIZES: dict[Pace, tuple[int, int]] = {
+    # A unit is some fifteen files that are brought safely to the disk: a smaller one would cost more than its rows.
+    "quick": (16_000_000, 64_000_000),
+    "slow": (1_000_000, 64_000_000),
+    # A larger unit would take hours, and a kill would cost as much.
+    "model": (1_000_000, 4_000_000),
+}
+"Smallest and largest unit, in bytes."
 UNITS_WANTED = 64
 "Smaller corpora get smaller units, so that there are some for every worker."
 
@@ -74,18 +79,18 @@ class Unit:
         return sum(segment.weight for segment in self.segments)
 
 
-def cut(sources: Sequence[Source], *, has_model: bool = False, unit_bytes: int | None = None) -> list[Unit]:
+def cut(sources: Sequence[Source], *, pace: Pace = "slow", unit_bytes: int | None = None) -> list[Unit]:
     """Cut sources into units of nearly equal weight, small files together in one.
 
     The cut depends on the sources alone, not on the number of workers, so that outputs do not either.
 
     Args:
         sources: in reading order.
-        has_model: whether a model is asked for every row.
+        pace: of the filters.
         unit_bytes: the size of a unit; None: by the size of the corpus.
     """
     total = sum(source.size for source in sources)
-    smallest, largest = (SMALLEST_WITH_MODEL, LARGEST_WITH_MODEL) if has_model else (SMALLEST, LARGEST)
+    smallest, largest = SIZES[pace]
     size = unit_bytes or min(largest, max(smallest, -(-total // UNITS_WANTED)))
     units: list[Unit] = []
     waiting: list[Segment] = []

@@ -16,6 +16,7 @@ from tunewell.pipelines.corpus.again import plan_again, settings_of
 from tunewell.pipelines.corpus.dry_run import estimate
 from tunewell.pipelines.corpus.engines import LocalPool
 from tunewell.pipelines.corpus.runner import make_plan, run_corpus
+from tunewell.pipelines.corpus.units import Source, cut
 from tunewell.pipelines.filter_settings import FilterSettings
 from tunewell.toolkit.errors import DataError, RunError, SettingsError
 from tunewell.toolkit.settings.reading import build
@@ -49,6 +50,24 @@ def test_the_outputs_do_not_depend_on_workers_or_on_the_cut(tmp_path):
     same = ("read", "kept", "dropped", "steps", "files", "scores", "examples")
     assert {name: one[name] for name in same} == {name: whole[name] for name in same}
     assert whole["dropped"] == 600
+
+
+def test_units_are_as_large_as_the_filters_are_quick(tmp_path):
+    def sizes(own, megabytes):
+        source = Source(name="a", path="a", kind="jsonl", size=megabytes * 10**6)
+        units = cut([source], pace=own.pace)
+        assert sum(unit.weight for unit in units) == source.size
+        return len(units), max(unit.weight for unit in units) / 1e6
+
+    quick = settings(tmp_path, length={"low": 3}, exact_duplicates=True)
+    slow = settings(tmp_path, repetition={})
+    model = settings(tmp_path, toxicity="hf:somewhere#toxic")
+    assert [one.pace for one in (quick, slow, model)] == ["quick", "slow", "model"]
+    for own, megabytes, expected in (
+        (quick, 10, (1, 10)), (quick, 90, (6, 16)), (quick, 2048, (64, 32)), (quick, 9600, (150, 64)),
+        (slow, 10, (10, 1)), (slow, 2048, (64, 32)), (model, 100, (64, 1.5625)), (model, 1000, (250, 4)),
+    ):  # fmt: skip
+        assert sizes(own, megabytes) == expected
 
 
 def test_a_rerun_does_nothing_and_a_changed_setting_list_or_input_does_not_mix(tmp_path):
