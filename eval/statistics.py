@@ -39,7 +39,7 @@ def mean_score(
         higher_is_better: recorded.
         chance: recorded.
         seed: of the bootstrap.
-        resamples: of the bootstrap.
+        resamples: of the bootstrap; 0 for no interval.
 
     Returns:
         the weighted mean over the items that have a value. Interval and standard error are None for a single group.
@@ -282,7 +282,7 @@ def _group_sums(
 
 
 def _bootstrap_ratio(sums: Floats, counts: Floats, seed: int, resamples: int) -> Floats | None:
-    """(resamples,) means over groups drawn with replacement; None for a single group, which has no spread to draw."""
+    """(resamples,) means over groups drawn with replacement; None if none are wanted or one group has no spread."""
     n = len(sums)
     if n < 2 or not resamples:
         return None

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ..filters.duplicates import NearDuplicateFilter
 from ..filters.personal_data import PersonalDataFilter
 from ..filters.rules import LengthFilter, RepetitionFilter
 from ..toolkit.settings.reading import setting
+from .corpus.units import Pace
 
 FILTERS = Path(__file__).parents[1] / "filters"
 LISTS = {"blocklist": ("lists", ".txt"), "phrases": ("phrases", ".yaml")}
@@ -92,8 +92,8 @@ class FilterSettings:
         return self.phrases is not None or is_neural
 
     @property
-    def pace(self) -> Literal["quick", "slow", "model"]:
-        """How long the filters take for a row, see `corpus.units.Pace`."""
+    def pace(self) -> Pace:
+        """How long the filters take for a row."""
         if self.needs_model:
             return "model"
         slow = (self.repetition, self.personal_data, self.toxicity, self.near_duplicates, self.benchmarks or None)

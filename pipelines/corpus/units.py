@@ -79,7 +79,7 @@ class Unit:
         return sum(segment.weight for segment in self.segments)
 
 
-def cut(sources: Sequence[Source], *, pace: Pace = "slow", unit_bytes: int | None = None) -> list[Unit]:
+def cut(sources: Sequence[Source], *, pace: Pace, unit_bytes: int | None = None) -> list[Unit]:
     """Cut sources into units of nearly equal weight, small files together in one.
 
     The cut depends on the sources alone, not on the number of workers, so that outputs do not either.

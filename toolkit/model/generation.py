@@ -97,10 +97,16 @@ def generate(
             batch = [drafts[row] for row in rows]
             begun = [[*prompts[row], *draft.ids] for row, draft in zip(rows, batch, strict=True)]
             steps, finished = _choice(sampling, batch, guard, reader, max(map(len, begun)))
-            ids, mask = _padded_left(begun, padding, network.device)
-            processors = [Sound(), *logits_processors, *steps]
             new_ids = run(
-                network, Batch(ids, mask, sampling.max_new_tokens, processors, finished, sorted(ends), padding)
+                network,
+                Batch(
+                    *_padded_left(begun, padding, network.device),
+                    steps=sampling.max_new_tokens,
+                    processors=[Sound(), *logits_processors, *steps],
+                    finished=finished,
+                    ends=sorted(ends),
+                    padding=padding,
+                ),
             )
             for row, draft, ids in zip(rows, batch, new_ids.tolist(), strict=True):
                 if guard is None:

@@ -36,7 +36,8 @@ class PPOConfig(TrainingArguments):
     reuse_states: bool = False
     """Take the policy's old log-probabilities from the states that generation left, as TRL's PPOTrainer did, instead of
     from a pass of their own. Faster by that pass; but what rounding makes different between the two (in bfloat16 far
-    more than in float32) then looks like a change of the policy, so that ratio and KL start near 1 and 0, not there."""
+    more than in float32) then looks like a change of the policy, so that ratio and KL start near 1 and 0, not there.
+    In float32 on a CPU the passes of reference, reward and value adapter then use weights with the adapter added in."""
     response_length: int = 64
     """Longest completion in tokens."""
     temperature: float = 1.0
