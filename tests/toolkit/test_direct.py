@@ -111,10 +111,10 @@ def test_sums_of_adapters_take_turns_in_one_memory_until_one_is_trained():
     for name in ("policy", "other", "policy"):
         with torch.no_grad(), made.using(name, summed=True):
             torch.testing.assert_close(made.hidden(*batch()), plain[name], atol=1e-5, rtol=1e-5)
-        places.append({made._sums[layer].data_ptr() for layer in layers})
+        places.append({made._switch._sums[layer].data_ptr() for layer in layers})
     assert places[0] == places[1] == places[2] and len(places[0]) == len(layers)
     with made.using("policy", trainable=True):
-        assert not made._sums
+        assert not made._switch._sums
 
 
 def test_no_sum_is_made_where_16_bits_would_round_the_adapter_away():

@@ -25,7 +25,7 @@ def lora_layers(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
-def compute_directly(layers: Iterable[nn.Module], name: str | None, sums: Sums | None = None) -> None:
+def compute_directly(layers: Iterable[nn.Module], name: str | None, sums: Sums | None = None) -> list[nn.Module]:
     """Let plain LoRA layers compute with an adapter directly; all others, and all when there is no name, as PEFT does.
 
     Args:
@@ -34,14 +34,21 @@ def compute_directly(layers: Iterable[nn.Module], name: str | None, sums: Sums |
         sums: lets layers in float32 on a CPU compute one product with the sum W + s B A, in eval mode and without
             gradients; the sums are written here, over those of the adapter that was there before, whose layers must
             not compute any more. They take as much memory as the layers' weights.
+
+    Returns:
+        The layers that compute as PEFT does.
     """
+    left = []
     for layer in layers:
         layer.__dict__.pop("forward", None)
-        if name is None:
-            continue
-        forward = None if sums is None else _summed(layer, name, sums)
-        if (forward := forward or _direct(layer, name)) is not None:
+        forward = None
+        if name is not None:
+            forward = (None if sums is None else _summed(layer, name, sums)) or _direct(layer, name)
+        if forward is None:
+            left.append(layer)
+        else:
             layer.forward = forward
+    return left
 
 
 def _direct(layer: Any, name: str) -> Forward | None:

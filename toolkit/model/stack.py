@@ -18,9 +18,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ModelError
 from . import adapter_files
-from .direct import Sums, compute_directly, lora_layers
 from .ensemble import Ensemble, member_folder, member_names
 from .score_probe import differs, evaluating, probe_ids
+from .switch import AdapterSwitch
 
 HEAD = "score"
 _HEAD_KEY = f"base_model.model.{HEAD}.weight"
@@ -46,11 +46,8 @@ class ModelStack:
         self.base = base
         self.tokenizer = tokenizer
         self._peft: PeftModel | None = None
-        self._active: str | None = None
+        self._switch = AdapterSwitch()
         self._found: dict[str, list[tuple[str, nn.Parameter]]] = {}
-        self._layers: list[nn.Module] = []
-        self._direct_name: str | None = None
-        self._sums: Sums = {}
         self.is_direct = False
         """Whether `using` leaves PEFT's bookkeeping out of every LoRA layer; for code that calls nothing of PEFT's."""
         self._biases: dict[str, float] = {}
@@ -75,7 +72,7 @@ class ModelStack:
     @property
     def active(self) -> str | None:
         """Name of the adapter that computes now; None is the bare base."""
-        return self._active
+        return self._switch.active
 
     @property
     def device(self) -> torch.device:
@@ -263,12 +260,12 @@ class ModelStack:
         others = [other for other in self.names if other != name]
         if not others:
             self.model.unload()
-            self._peft = self._active = None
-            self._layers = []
+            self._peft = None
+            self._switch = AdapterSwitch()
             return
         with self._same_flags():
-            if self._active == name:
-                self._switch(others[0])
+            if self.active == name:
+                self._switch.to(self.model, others[0], direct=False)
             self.model.delete_adapter(name)
 
     def to_float32(self, name: str) -> None:
@@ -294,22 +291,18 @@ class ModelStack:
         """
         if name is not None:
             self._known(name)
-        before, was_direct = self._active, self._direct_name
+        before, was_direct = self._switch.active, self._switch.direct is not None
         # a switch touches adapters alone; PPO switches so often that walks through all modules would be felt
         flags = [(value, value.requires_grad) for other in self.names for _, value in self.parameters(other)]
         try:
-            self._switch(name)
+            if trainable:
+                self._switch.forget_sums()
+            self._switch.to(self.model, name, direct=self.is_direct, summed=summed)
             for other in self.names:
                 self._require_grad(other, trainable and other == name)
-            self._direct_name = name if self.is_direct else None
-            if trainable:
-                self._sums.clear()
-            compute_directly(self._layers, self._direct_name, self._sums if summed else None)
             yield self.model
         finally:
-            self._switch(before)
-            self._direct_name = was_direct
-            compute_directly(self._layers, was_direct)
+            self._switch.to(self.model, before, direct=was_direct)
             for parameter, flag in flags:
                 parameter.requires_grad_(flag)
 
@@ -338,7 +331,7 @@ class ModelStack:
 
     def head(self, hidden: Tensor) -> Tensor:
         """The active adapter's reward head on hidden states (..., H): float32 scores (...), bias not subtracted."""
-        name = self._active
+        name = self.active
         if name is None or not self.has_head(name):
             raise ModelError(
                 f"adapter {name!r} has no reward head, wanted one trained as a reward model: load that one"
@@ -359,7 +352,7 @@ class ModelStack:
         Returns:
             (B,) float32.
         """
-        name = self._active or ""
+        name = self.active or ""
         ensemble = self._ensembles.get(name)
         if ensemble is None:
             return self._own_score(input_ids, attention_mask)
@@ -376,7 +369,7 @@ class ModelStack:
         last = (attention_mask * torch.arange(attention_mask.shape[1], device=attention_mask.device)).argmax(-1)
         # the head reads every position, as transformers' classifier does: the same product, so the same bits
         scores = self.head(self.hidden(input_ids, attention_mask))
-        return scores.gather(1, last[:, None]).squeeze(1) - self.bias(self._active or "")
+        return scores.gather(1, last[:, None]).squeeze(1) - self.bias(self.active or "")
 
     def _probe(self, name: str) -> list[float]:
         """Scores of a few fixed sequences, the bias left out."""
@@ -423,11 +416,11 @@ class ModelStack:
         self._found.clear()
         if self._peft is None:
             self._peft = PeftModelForCausalLM(self.base, config, adapter_name=name)
-            self._active = name
+            self._switch.active = name
         else:
             with self._same_flags():
                 self._peft.add_adapter(name, config)
-        self._layers = lora_layers(self._peft)
+        self._switch.watch(self._peft)
         # PEFT makes new layers in training mode: their dropout would make every score of a loaded model random.
         self._peft.train(self.base.training)
         self._show_bias()
@@ -447,15 +440,6 @@ class ModelStack:
             and name not in module.token_adapter.trainable_tokens_delta
             and not module.token_adapter.tied_adapter
         ]
-
-    def _switch(self, name: str | None) -> None:
-        if name is None:
-            self.model.base_model.disable_adapter_layers()
-        elif name != self._active or name != self.model.active_adapter:
-            if self._active is None:
-                self.model.base_model.enable_adapter_layers()
-            self.model.set_adapter(name, inference_mode=True)
-        self._active = name
 
     def _require_grad(self, name: str, flag: bool) -> None:
         for _, parameter in self.parameters(name):

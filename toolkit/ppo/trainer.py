@@ -174,7 +174,7 @@ class PPOTrainer(Trainer):
                 if self.args.max_grad_norm > 0:
                     self._clip_grad_norm(self.model)
                 self.optimizer.step()
-                self.model.zero_grad()
+                self.optimizer.zero_grad()
         return torch.stack(losses).mean()
 
     def _note_update(self, figures: dict[str, Tensor], step: int) -> None:
