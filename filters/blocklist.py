@@ -15,8 +15,10 @@ from .matching import Matcher, Pattern, Place, leftmost_longest
 from .normalise import VERSION, fold, fold_simple, fold_with_offsets, is_simple
 from .prefilter import Prefilter
 
-TEXTS_AT_ONCE = 1024
-CHARACTERS_AT_ONCE = 1_000_000
+TEXTS_AT_ONCE = 256
+CHARACTERS_AT_ONCE = 100_000
+"So much is looked through as one: what is made of it on the way stays in the processor's cache."
+LONG = 1_000_000
 "Longer texts are looked through alone."
 SEAM = "\0"
 "Stands between texts that are looked through as one; no pattern holds it, so nothing matches across it."
@@ -130,7 +132,7 @@ class Blocklist:
             the number of each text with matches, from first to last, and what `find` finds in it.
         """
         size = sum(map(len, texts))
-        # As many at once as their average length allows; what is kept of each is some ten times its size.
+        # As many at once as their average length allows.
         step = max(1, min(TEXTS_AT_ONCE, len(texts) * CHARACTERS_AT_ONCE // max(1, size)))
         suspects = {
             first + number: places
@@ -276,8 +278,8 @@ def _others(texts: Sequence[str]) -> list[int]:
     others = []
     if not is_simple("".join([texts[number] for number in foreign])):
         others = [number for number in foreign if not is_simple(texts[number])]
-    if max(map(len, texts)) > CHARACTERS_AT_ONCE:
-        others += [number for number, text in enumerate(texts) if len(text) > CHARACTERS_AT_ONCE]
+    if max(map(len, texts)) > LONG:
+        others += [number for number, text in enumerate(texts) if len(text) > LONG]
     return others
 
 

@@ -1,7 +1,7 @@
 """Segments of a corpus are read as batches of texts; what cannot be read is set aside with its place and bytes."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ Integers = NDArray[np.int64]
 
 ROWS_AT_ONCE = 1024
 "Rows judged at once: enough that a model can sort them by length."
+LINE_FEED = ord("\n")
 NO_OFFSET = -1
 "Byte offset of rows that have none: those of Parquet and of data sets."
 
@@ -49,6 +50,7 @@ class Batch:
 
     Attributes:
         raws: each row as JSON in bytes: as it stood in the file, or as written here where it was none.
+        block: all rows as they stand in the file, each with its line feed; None: they do not stand side by side.
         texts: what filters judge of each.
         places: where the parts of each text stand in its row; None: each text is the one column `column`.
         column: see `places`.
@@ -61,6 +63,7 @@ class Batch:
     """
 
     raws: list[bytes]
+    block: bytes | None = None
     texts: list[str]
     places: list[RowText] | None = None
     column: str = "text"
@@ -77,6 +80,19 @@ class Batch:
             return self.places[index]
         text = self.texts[index]
         return RowText(text, (((self.column,), 0, len(text)),))
+
+    def without(self, dropped: Sequence[int]) -> bytes:
+        """Give the rows but some, whose numbers rise, each with its line feed."""
+        if self.block is None:
+            is_dropped = set(dropped)
+            return b"".join([b"%b\n" % raw for index, raw in enumerate(self.raws) if index not in is_dropped])
+        # A few long pieces are put together sooner than many rows.
+        block, pieces, begin = memoryview(self.block), [], 0
+        for index in dropped:
+            end = int(self.offsets[index] - self.offsets[0])
+            pieces.append(block[begin:end])
+            begin = end + len(self.raws[index]) + 1
+        return b"".join([*pieces, block[begin:]])
 
 
 def read_segment(source: Source, segment: Segment, reader: RowReader) -> Iterator[Batch]:
@@ -112,21 +128,22 @@ class LineParser:
         step = -(-len(lines.lines) // n_parts)
         for first in range(0, len(lines.lines), step):
             part = lines.lines[first : first + step]
-            sizes = np.fromiter(map(len, part), np.int64, len(part)) + 1
-            offsets = offset + np.concatenate(([0], np.cumsum(sizes[:-1])))
+            block = b"\n".join([*part, b""])
+            line_feeds = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == LINE_FEED)
+            offsets = offset + np.concatenate(([0], line_feeds[:-1] + 1))
             numbers = np.arange(self._n_lines + 1, self._n_lines + 1 + len(part))
             self._n_lines += len(part)
-            texts = self._texts_of(part)
+            texts = self._texts_of(part, block)
             if texts is not None and self._column is not None:
                 yield Batch(
-                    raws=part, texts=texts, column=self._column, lines=numbers, offsets=offsets,
-                    n_lines=len(part), n_bytes=int(sizes.sum()),
+                    raws=part, block=block, texts=texts, column=self._column, lines=numbers, offsets=offsets,
+                    n_lines=len(part), n_bytes=len(block),
                 )  # fmt: skip
             else:
-                yield self._one_by_one(part, numbers, offsets, int(sizes.sum()))
-            offset += int(sizes.sum())
+                yield self._one_by_one(part, numbers, offsets, len(block))
+            offset += len(block)
 
-    def _texts_of(self, part: list[bytes]) -> list[str] | None:
+    def _texts_of(self, part: list[bytes], block: bytes) -> list[str] | None:
         """The texts of rows that are all well and have one text each; None: they need a closer look."""
         column = self._column
         if column is None:
@@ -137,8 +154,7 @@ class LineParser:
             return None
         is_plain = set(map(type, texts)) <= {str}
         # A key that stands twice would be read as the last; other readers may take the first.
-        key = orjson.dumps(column)
-        return texts if is_plain and b"\n".join(part).count(key) == len(part) else None
+        return texts if is_plain and block.count(orjson.dumps(column)) == len(part) else None
 
     def _one_by_one(self, part: list[bytes], numbers: Integers, offsets: Integers, n_bytes: int) -> Batch:
         good: list[int] = []

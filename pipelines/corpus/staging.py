@@ -93,7 +93,11 @@ class UnitWriter:
             by[drops[number]] = number
         self._places.append(_Places(len(self._sources) - 1, batch.lines, batch.offsets, by))
         dropped = np.flatnonzero(by != KEPT).tolist()
-        self._keep(batch, (by == KEPT).tolist(), is_whole=not dropped)
+        self._kept.write(batch.without(dropped))
+        if self._comparing and len(dropped) < n:
+            texts = list(compress(batch.texts, (by == KEPT).tolist()))
+            for name, one in self._comparing.items():
+                self._summaries[name].append(one.summarise(texts))
         for index, number in zip(dropped, by[dropped].tolist(), strict=True):
             self._drop(batch, index, self._filters[number], self._filters[number + 1 :], verdicts)
         for bad in (*batch.bad, *failed):
@@ -104,16 +108,6 @@ class UnitWriter:
             lines=batch.n_lines, read=batch.n_lines - batch.blank, kept=n - len(dropped), dropped=len(dropped),
             quarantined=n_bad, blank=batch.blank, bytes=batch.n_bytes,
         )  # fmt: skip
-
-    def _keep(self, batch: Batch, stays: Sequence[bool], *, is_whole: bool) -> None:
-        raws = batch.raws if is_whole else list(compress(batch.raws, stays))
-        if not raws:
-            return
-        self._kept.write(b"\n".join([*raws, b""]))
-        if self._comparing:
-            texts = batch.texts if is_whole else list(compress(batch.texts, stays))
-            for name, one in self._comparing.items():
-                self._summaries[name].append(one.summarise(texts))
 
     def _drop(
         self, batch: Batch, index: int, name: str, later: Sequence[str], verdicts: Mapping[str, Sequence[Verdict]]

@@ -134,6 +134,12 @@ def test_simple_texts_take_the_short_way_with_the_same_result(text):
     assert fold(text) == whole
 
 
+def test_the_usual_characters_are_simple_by_the_tables_too():
+    usual = [char for char in map(chr, range(0x80, 0x110000)) if not normalise.UNUSUAL.search(char)]
+    assert len(usual) > 60
+    assert not [char for char in usual if normalise._complex().search(char)]
+
+
 def test_every_single_character_folds_alike_on_both_ways():
     wrong = []
     for code in [*range(0x80, 0xD800), *range(0xE000, 0x20000)]:
