@@ -78,3 +78,12 @@ def test_an_adapter_that_is_deleted_and_added_again_is_found(mixed):
     for name, through in outputs(mixed, ("policy", "value")).items():
         torch.testing.assert_close(found[name], through, atol=1e-5, rtol=1e-5)
     assert (found["policy"][0] - found["value"][0]).abs().max() > 0.01
+
+
+def test_an_adapter_that_was_chosen_through_peft_is_not_taken_for_the_active_one(mixed):
+    through = outputs(mixed, ("decomposed",))
+    with torch.no_grad(), mixed.using("decomposed"):
+        mixed.model.set_adapter("reward")
+        mixed.is_direct = True
+        with mixed.using("decomposed"):
+            torch.testing.assert_close(mixed.hidden(*batch()), through["decomposed"][0], atol=1e-5, rtol=1e-5)

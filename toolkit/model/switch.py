@@ -31,7 +31,7 @@ class AdapterSwitch:
         self._sums: Sums = {}
 
     def watch(self, model: PeftModel) -> None:
-        """Know the layers of a model; call it again when an adapter has come or gone."""
+        """Know the layers of a model; call it again when an adapter has come."""
         self._layers = lora_layers(model)
         self._wrappers = [module for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper)]
 
@@ -48,7 +48,7 @@ class AdapterSwitch:
         if self.direct is None or self.active is None:
             self._tell_peft(model, name)
         left = compute_directly(self._layers, self.direct, self._sums if summed else None)
-        if self.direct is not None and (name != self.active or self._astray):
+        if self.direct is not None:
             for module in [*self._wrappers, *left]:
                 _set_adapter(module, self.direct)
                 self._astray[module] = None
