@@ -146,7 +146,7 @@ class Blocklist:
     def _suspects(self, texts: Sequence[str], leetspeak: bool) -> dict[int, list[int] | None]:
         """Look through simple texts as one, and number those that may hold something, together with all others.
 
-        With each go the places at which something may begin, in its UTF-8; None: they are not known.
+        With each go the places at which something may begin; None: they are not known.
         """
         others = set(_others(texts))
         simple = [number for number in range(len(texts)) if number not in others] if others else range(len(texts))
@@ -162,7 +162,7 @@ class Blocklist:
         return suspects
 
     def _find_at(self, text: str, places: list[int] | None, leetspeak: bool) -> list[Hit]:
-        """Find what `find` finds, where it is known at which places of the UTF-8 it can be."""
+        """Find what `find` finds, where it is known at which places of the text it can be."""
         if places is not None and text.isascii():
             folded = fold_simple(text)
             if len(folded) == len(text):  # so that places are the same in all three

@@ -20,6 +20,8 @@ SHIFT = WIDTH - np.uint64(BITS)
 MASKS = np.array([(1 << 8 * size) - 1 for size in range(LETTERS)] + [2**64 - 1], dtype=np.uint64)
 # Odd numbers that mix bits well: the golden ratio, as Knuth hashes, and two of SplitMix64's.
 FIRST, SECOND, NEXT = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+SINGLE, BEGINS = np.uint8(1), np.uint8(2)
+"What is marked in the slot of a word: that it is a pattern, that it begins one of several words."
 LOWER = np.uint8(32)
 "The bit that a small letter has and a capital one lacks; digits have it too."
 
@@ -56,19 +58,18 @@ class Prefilter:
         singles = _hash_words([own[0] for own in words if len(own) == 1])
         firsts, seconds = (_hash_words([own[place] for own in words if len(own) > 1]) for place in (0, 1))
         self._singles, self._pairs = _Known(singles), _Known(_paired(firsts, seconds))
-        self._may_begin = _table(np.concatenate((singles, firsts)))
+        self._kinds = _table(singles) * SINGLE + _table(firsts) * BEGINS
 
     def suspects(self, texts: Sequence[str]) -> dict[int, list[int]]:
         """Number the texts, all simple, that may hold a pattern of whole words.
 
         Returns:
-            by number the bytes of a text's UTF-8 at which the first word of such a pattern may begin.
+            by number the characters of a text at which the first word of such a pattern may begin.
         """
-        encoded = [text.encode() for text in texts]
-        places = self._places(encoded)
+        places = self._places(texts)
         found: dict[int, list[int]] = {}
         if len(places):
-            ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)) + 1)
+            ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1)
             numbers = np.searchsorted(ends, places, side="right")
             begins = np.concatenate(([0], ends))[numbers]
             for number, place in zip(numbers.tolist(), (places - begins).tolist(), strict=True):
@@ -87,15 +88,17 @@ class Prefilter:
                     found.append((start, end, number))
         return found
 
-    def _places(self, texts: Sequence[bytes]) -> Integers:
-        """Give the places of words with which a pattern may begin, in texts that stand one byte apart."""
+    def _places(self, texts: Sequence[str]) -> Integers:
+        """Give the places of words with which a pattern may begin, in texts that stand one character apart."""
         letters, starts, lengths = _words_in(texts)
         hashes = _hashes(letters, starts, lengths)
         # Most words begin no pattern, which one look at a small table tells.
-        may = np.flatnonzero(self._may_begin.take(_slots(hashes)))
-        first, second = hashes.take(may), hashes.take(may + 1, mode="clip")
-        known = np.concatenate((self._singles.places(first), self._pairs.places(_paired(first, second))))
-        return starts[may[known]]
+        kinds = self._kinds.take(_slots(hashes))
+        first = np.flatnonzero(kinds)
+        single = first[np.flatnonzero(kinds.take(first) & SINGLE)]
+        singles = self._singles.places(hashes.take(single))
+        pairs = self._pairs.places(_paired(hashes.take(first), hashes.take(first + 1, mode="clip")))
+        return starts[np.concatenate((single[singles], first[pairs]))]
 
 
 class _Known:
@@ -126,10 +129,13 @@ def _slots(hashes: Hashes) -> Integers:
     return (hashes >> SHIFT).view(np.int64)
 
 
-def _words_in(texts: Sequence[bytes]) -> tuple[Bytes, Integers, Integers]:
-    """Put texts together, one byte apart, with small letters; where words begin, and how many letters each has."""
+def _words_in(texts: Sequence[str]) -> tuple[Bytes, Integers, Integers]:
+    """Put texts together, one byte apart, with small letters; where words begin, and how many letters each has.
+
+    Every character becomes one byte. Which one does not matter where it is no letter or digit of ASCII.
+    """
     # Zeros behind the end: the last word's letters can be read like those of all others.
-    joined = b"\0".join([*texts, bytes(2 * LETTERS)])
+    joined = "\0".join([*texts, "\0" * 2 * LETTERS]).encode("latin-1", "replace")
     given = np.frombuffer(joined, dtype=np.uint8, count=len(joined) // LETTERS * LETTERS)
     letters = given | LOWER
     is_word = np.zeros(len(given) + 1, dtype=np.bool_)
@@ -142,7 +148,7 @@ def _words_in(texts: Sequence[bytes]) -> tuple[Bytes, Integers, Integers]:
 
 
 def _hash_words(words: Sequence[str]) -> Hashes:
-    return _hashes(*_words_in([word.encode() for word in words]))
+    return _hashes(*_words_in(words))
 
 
 def _hashes(letters: Bytes, starts: Integers, lengths: Integers) -> Hashes:
