@@ -16,10 +16,10 @@ from ...toolkit.files import read_json, sha256_file
 from ...toolkit.settings.reading import to_tree
 from ..filter_building import BUILDERS, AnyFilter, FilterModel
 from ..filter_settings import FilterSettings
-from .batches import NO_OFFSET, ROWS_AT_ONCE, Bad, Batch
+from .batches import NO_OFFSET, Bad, Batch
 from .plan import Plan
 from .scores import SPARSE
-from .units import Segment, Source, Unit
+from .units import ROWS_AT_ONCE, Segment, Source, Unit
 
 SUMMARY = "summary.json"
 FREE = ("max_matches", "toxicity_threshold", "thresholds", "removal_rate", "exact_duplicates", "near_duplicates")
@@ -111,8 +111,9 @@ def read_part(
     rows, bad = _part(source.path, segment.start)
     own = rows.get(source.name, [])
     unreadable = bad.get(source.name, [])
-    for first in range(0, max(len(own), 1), ROWS_AT_ONCE):
-        chunk = own[first : first + ROWS_AT_ONCE]
+    at_once = ROWS_AT_ONCE["quick"]
+    for first in range(0, max(len(own), 1), at_once):
+        chunk = own[first : first + at_once]
         texts = [reader.read(orjson.loads(raw)) for _, _, raw, _ in chunk]
         offsets = [NO_OFFSET if offset is None else offset for _, offset, _, _ in chunk]
         failing = unreadable if first == 0 else []

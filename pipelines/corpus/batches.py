@@ -17,12 +17,10 @@ from ...filters.row_text import RowReader, RowText
 from ...toolkit.errors import DataError
 from .inputs import open_dataset
 from .lines import Lines, read_lines
-from .units import Segment, Source
+from .units import ROWS_AT_ONCE, Pace, Segment, Source
 
 Integers = NDArray[np.int64]
 
-ROWS_AT_ONCE = 1024
-"Rows judged at once: enough that a model can sort them by length."
 LINE_FEED = ord("\n")
 NO_OFFSET = -1
 "Byte offset of rows that have none: those of Parquet and of data sets."
@@ -98,14 +96,15 @@ class Batch:
         return b"".join([*pieces, block[begin:]])
 
 
-def read_segment(source: Source, segment: Segment, reader: RowReader) -> Iterator[Batch]:
-    """Read one segment, batch by batch, in order."""
+def read_segment(source: Source, segment: Segment, reader: RowReader, pace: Pace = "model") -> Iterator[Batch]:
+    """Read one segment, in order, in batches as large as suits the pace of the filters."""
+    at_once = ROWS_AT_ONCE[pace]
     if source.kind == "parquet":
-        yield from _tables(_parquet_rows(source, segment), reader, segment)
+        yield from _tables(_parquet_rows(source, segment, at_once), reader, segment)
     elif source.kind == "dataset":
-        yield from _tables(_dataset_rows(source, segment), reader, segment)
+        yield from _tables(_dataset_rows(source, segment, at_once), reader, segment)
     else:
-        parser = LineParser(reader)
+        parser = LineParser(reader, at_once)
         for lines in read_lines(Path(source.path), source.kind, segment.start, segment.end):
             yield from parser.batches(lines)
 
@@ -113,8 +112,8 @@ def read_segment(source: Source, segment: Segment, reader: RowReader) -> Iterato
 class LineParser:
     """Turns lines into batches, counting lines as it goes."""
 
-    def __init__(self, reader: RowReader) -> None:
-        self._reader = reader
+    def __init__(self, reader: RowReader, at_once: int) -> None:
+        self._reader, self._at_once = reader, at_once
         self._n_lines = 0
         # The column that is judged alone in most corpora, which then needs no row by row care.
         columns = reader.columns or ("text",)
@@ -127,7 +126,7 @@ class LineParser:
             return
         offset = lines.offset
         # Even parts: none of a few rows, which would cost as much as many.
-        n_parts = -(-len(lines.lines) // ROWS_AT_ONCE)
+        n_parts = -(-len(lines.lines) // self._at_once)
         step = -(-len(lines.lines) // n_parts)
         for first in range(0, len(lines.lines), step):
             part = lines.lines[first : first + step]
@@ -268,19 +267,19 @@ def _tables(rows: Iterator[list[dict[str, Any]]], reader: RowReader, segment: Se
         )  # fmt: skip
 
 
-def _parquet_rows(source: Source, segment: Segment) -> Iterator[list[dict[str, Any]]]:
+def _parquet_rows(source: Source, segment: Segment, at_once: int) -> Iterator[list[dict[str, Any]]]:
     from pyarrow import parquet
 
     with parquet.ParquetFile(source.path) as file:
         groups = list(range(segment.start, segment.end))
-        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=groups):
+        for batch in file.iter_batches(batch_size=at_once, row_groups=groups):
             yield batch.to_pylist()
 
 
-def _dataset_rows(source: Source, segment: Segment) -> Iterator[list[dict[str, Any]]]:
+def _dataset_rows(source: Source, segment: Segment, at_once: int) -> Iterator[list[dict[str, Any]]]:
     data = open_dataset(source.path, source.split)
-    for first in range(segment.start, segment.end, ROWS_AT_ONCE):
-        columns = data[first : min(first + ROWS_AT_ONCE, segment.end)]
+    for first in range(segment.start, segment.end, at_once):
+        columns = data[first : min(first + at_once, segment.end)]
         yield [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 

@@ -17,6 +17,9 @@ SIZES: dict[Pace, tuple[int, int]] = {
     "model": (1_000_000, 4_000_000),
 }
 "Smallest and largest unit, in bytes."
+ROWS_AT_ONCE: dict[Pace, int] = {"quick": 2048, "slow": 1024, "model": 1024}
+"""Rows judged at once: enough that a model can sort them by length; more where what is done once for all of them is a
+good part of the work, and where nobody waits for the next step of the progress bar."""
 UNITS_WANTED = 64
 "Smaller corpora get smaller units, so that there are some for every worker."
 

@@ -80,7 +80,7 @@ class Worker:
                         writer.add(batch, verdicts)
                         self._report(batch.n_bytes)
                     continue
-                for batch in read_segment(source, segment, self._plan.reader):
+                for batch in read_segment(source, segment, self._plan.reader, self._plan.settings.pace):
                     batch, verdicts, failed = judge_batch(rows, batch)
                     writer.add(batch, verdicts, failed)
                     self._report(batch.n_bytes)
