@@ -14,6 +14,7 @@ from tunewell.toolkit.scorer import line as scorer_line
 from tunewell.toolkit.scorer import parts as scorer_parts
 from tunewell.toolkit.scorer.check import unfit_for_packing
 from tunewell.toolkit.scorer.continuation import ContinuationScorer
+from tunewell.toolkit.scorer.packing import n_alike
 from tunewell.toolkit.scorer.parts import take_apart
 
 # peft 0.21 asks transformers 5.23 for a property that was renamed; the old name goes away with transformers 6
@@ -335,8 +336,36 @@ def test_a_pass_holds_every_token_once_and_no_padding():
         lambda module, args, kwargs: fed.append(kwargs["input_ids"][0].tolist()), with_kwargs=True
     )
     scorer.score([[5, 6], [7, 8, 9]], [[[11, 12, 13], [11, 14]], [[15, 16]]])
-    # The preamble but for its last token; then each prefix with its continuations, the longest first.
-    assert fed == [[1, 40, 41], [42, 7, 8, 9, 15, 42, 5, 6, 11, 12]]
+    # The preamble but for its last token; then each prefix with its continuations. The second begins as the first does.
+    assert fed == [[1, 40, 41], [42, 5, 6, 11, 12, 7, 8, 9, 15]]
+
+
+RELATED = [[5, 6, 7, 8], [5, 6, 7], [5, 6, 7, 8, *texts(1, 30, 30)[0]], [9], [5, 6, 7, 8], [5, 6, 9, 8, 7, 9]]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("preamble", [(), [1], PREAMBLE])
+@pytest.mark.parametrize("together", [0, 96])
+def test_prefixes_that_begin_alike_are_read_once(name, preamble, together, monkeypatch):
+    monkeypatch.setattr(scorer_line, "TOGETHER", together)
+    made, fed = model(name), []
+    scorer = ContinuationScorer(made, preamble=preamble)
+    sets = [[*CONTINUATIONS[i:], [8, 9, 9]] for i in range(len(RELATED))]
+    hook = made.base_model.register_forward_pre_hook(
+        lambda module, args, kwargs: fed.append(kwargs["input_ids"][0].tolist()), with_kwargs=True
+    )
+    got = scorer.score(RELATED, sets)
+    hook.remove()
+    # no continuation says "5, 6": it stands where the first of those prefixes does, and nowhere else
+    assert sum(line[i : i + 2] == [5, 6] for line in fed for i in range(len(line))) == 1
+    for prefix, own, result in zip(RELATED, sets, got, strict=True):
+        assert np.abs(result.total - naive_table(made, [prefix], own, preamble)[0]).max() < EXACT
+
+
+def test_too_little_in_common_is_read_again():
+    known, prefix = np.array([5, 6, 7]), np.arange(5, 105)
+    assert n_alike(known, prefix) == 0 and n_alike(known, prefix[:96]) == 3
+    assert n_alike(prefix[:9], prefix[:9]) == 8  # the last token predicts
 
 
 def test_one_prefix_with_more_continuations_than_the_budget_takes_several_passes():

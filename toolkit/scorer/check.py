@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..errors import ModelError
 from ..model.memory_faults import is_out_of_memory
 from .inputs import SHORTEST_LENGTH
-from .job import Packer
+from .job import Order, Packer, alike_together, longest_first
 from .line import remember, score_in_line
 from .packing import Ints, Pack, pack_in_one_row, pack_in_rows
 from .parts import Parts
@@ -27,6 +27,8 @@ class Way:
     """A way of scoring continuations."""
 
     pack: Packer
+    order: Order
+    """In which windows are read."""
     remember: Callable[[Parts, Ints], Any]
     """Reads what stands before every prefix."""
     score: Callable[[Parts, Any, Sequence[Ints], Sequence[Sequence[Pack]]], list[list[NDArray[np.float64]]]]
@@ -34,8 +36,8 @@ class Way:
 
 
 WAYS: dict[Method, Way] = {
-    "packed": Way(pack_in_one_row, remember, score_in_line),
-    "cache": Way(pack_in_rows, encode, score_in_rows),
+    "packed": Way(pack_in_one_row, alike_together, remember, score_in_line),
+    "cache": Way(pack_in_rows, longest_first, encode, score_in_rows),
 }
 
 

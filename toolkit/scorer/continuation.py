@@ -15,7 +15,7 @@ from ..model.memory_faults import is_out_of_memory
 from .check import WAYS, choose_method
 from .inputs import Tokens, as_ids, check_settings, continuation_sets, prefix_ids
 from .job import ContinuationScores, Floats, Job, Window
-from .packing import Pack
+from .packing import Pack, n_alike
 from .parts import take_apart
 
 __all__ = ["ContinuationScorer", "ContinuationScores"]
@@ -108,7 +108,7 @@ class ContinuationScorer:
         vocabulary = self._parts.vocabulary
         rows = prefix_ids(prefixes, len(self._preamble), vocabulary)
         sets = continuation_sets(continuations, len(rows), vocabulary)
-        job = Job(self._preamble, rows, sets, self._max_length, self._stride)
+        job = Job(self._preamble, rows, sets, self._max_length, self._stride, WAYS[self.method].order)
         with _evaluating(self._model), torch.no_grad():
             self._run(job, progress or (lambda n_done: None))
         return [job.result(index) for index in range(len(rows))]
@@ -139,7 +139,7 @@ class ContinuationScorer:
         room -= _tokens(windows[0], packs[0])
         for window in job.windows[at + 1 :]:
             own = self._packs(job, window)
-            room -= _tokens(window, own)
+            room -= _tokens(window, own, windows[-1])
             if room < 0:
                 break
             windows.append(window)
@@ -198,15 +198,16 @@ class ContinuationScorer:
                 "even by itself: set a smaller max_length, or use a smaller model or a larger device"
             )
         if self.method == "packed":
-            used = sum(_tokens(window, own) for window, own in zip(windows, packs, strict=True))
+            used = sum(map(_tokens, windows, packs, [None, *windows[:-1]]))
         else:
             used = max(len(pack.tokens) * (self._length(windows[0]) + pack.tokens.shape[1]) for pack in packs[0])
         self.tokens_per_batch = max(1, min(self.tokens_per_batch, used) // 2)
 
 
-def _tokens(window: Window, packs: Sequence[Pack]) -> int:
-    """What a window and its packs take of a line."""
-    return len(window) + sum(int(pack.tokens.shape[1]) for pack in packs)
+def _tokens(window: Window, packs: Sequence[Pack], last: Window | None = None) -> int:
+    """What a window and its packs take of a line, behind the last window there if there is one."""
+    n_known = n_alike(last.tokens, window.tokens) if last else 0
+    return len(window) - n_known + sum(int(pack.tokens.shape[1]) for pack in packs)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,19 @@ class Window:
         return len(self.tokens)
 
 
+def longest_first(window: Window) -> int:
+    """An order of windows in which memory runs out early if it does at all."""
+    return -len(window)
+
+
+def alike_together(window: Window) -> bytes:
+    """An order of windows in which those that begin alike are neighbours: lexical order of their tokens."""
+    return window.tokens.astype(">u4").tobytes()
+
+
+Order = Callable[[Window], Any]
+
+
 class Job:
     """The prefixes of one call, cut into windows, and their scores.
 
@@ -51,13 +65,20 @@ class Job:
         sets: one list of continuations for all prefixes, or one for each.
         max_length: the longest sequence, in tokens.
         stride: prefix tokens from one window to the next; None for half a window.
+        order: what windows are sorted by.
 
     Raises:
         DataError: a continuation leaves no room for a prefix.
     """
 
     def __init__(
-        self, preamble: Ints, prefixes: list[Ints], sets: list[list[list[int]]], max_length: int, stride: int | None
+        self,
+        preamble: Ints,
+        prefixes: list[Ints],
+        sets: list[list[list[int]]],
+        max_length: int,
+        stride: int | None,
+        order: Order = longest_first,
     ) -> None:
         self._sets = sets
         self._packs: dict[int, dict[int, list[Pack]]] = {}
@@ -66,8 +87,7 @@ class Job:
         self._n_open = list(self._n_windows)
         self._best = [np.full(len(self.continuations(i)), -np.inf) for i in range(len(own))]
         self._start = [np.zeros(len(self.continuations(i)), dtype=np.int64) for i in range(len(own))]
-        # The longest first: memory runs out early if it does at all.
-        self.windows = sorted((window for windows in own for window in windows), key=lambda window: -len(window))
+        self.windows = sorted((window for windows in own for window in windows), key=order)
         self.n_done = 0
 
     def continuations(self, prefix: int) -> list[list[int]]:

@@ -12,13 +12,15 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedConfig
 
-from .packing import PREFIX_END, Ints, Pack
+from .packing import PREFIX_END, Ints, Pack, behind, n_alike
 from .parts import Parts
 
 ATTENTION = "tunewell_line"
 """The name under which transformers finds the attention of this module."""
 NOT_OURS = ("softcap", "s_aux", "position_bias")
 """What some models add to attention and ours does not know."""
+TOGETHER = 96
+"""Tokens of a prefix and its first pack that share one attention: so few cost more in two."""
 Memory = dict[int, tuple[Tensor, Tensor]]
 """Keys and values by layer, (1, key heads, tokens, head size) each, of what stands before every window."""
 
@@ -30,7 +32,7 @@ class Block:
     start: int
     stop: int
     n_before: int
-    """Tokens of their own prefix that they see: those of the last block for which this is 0."""
+    """Tokens of their own prefix that they see: what the blocks before them left there."""
     mask: Tensor | None
     """(n, memory + before + n), added to the scores; None where there is neither memory nor prefix before them, and
     each sees those up to itself."""
@@ -93,38 +95,51 @@ class _Layout:
         self.tokens, self.positions = list[Ints](), list[Ints]()
         self._parts, self._n_memory, self._longest = parts, _length(memory), longest
         self._at = 0
-        # Shorter prefixes see a corner of the same triangle.
-        self._causal = self._mask(np.tri(longest, dtype=np.bool_), self._n_memory) if memory else None
-        self._masks: dict[int, Tensor] = {}
+        self._last: Ints = np.zeros(0, dtype=np.int64)
+        self._causal: Tensor | None = None
+        self._masks: dict[Pack, Tensor] = {}
 
     def add(self, prefix: Ints, packs: Sequence[Pack]) -> list[Ints]:
-        """Lay a prefix and its packs down.
+        """Lay a prefix and its packs down; what the prefix before it begins with too stands there already.
 
         Returns:
             for each pack, the place of the token that predicts each of its steps.
         """
-        n, first = len(prefix), self._n_memory
-        causal = None if self._causal is None else self._causal[:n, : first + n]
-        self._block(prefix, np.arange(first, first + n), 0, causal)
-        end, source = self._at - 1, list[Ints]()
-        for pack in packs:
+        n, n_known = len(prefix), n_alike(self._last, prefix)
+        self._last, new = prefix, prefix[n_known:]
+        end, source = self._at + len(new) - 1, list[Ints]()
+        blocks = [(n, pack) for pack in packs]
+        if len(new) + packs[0].tokens.size <= TOGETHER:
+            blocks[0] = (n_known, behind(new, packs[0]))
+        else:
+            self._block(new, np.arange(n_known, n), n_known, self._causal_mask(n_known, n))
+        for n_before, pack in blocks:
             source.append(np.where(pack.source == PREFIX_END, end, self._at + pack.source))
             if pack.tokens.size:
-                self._block(pack.tokens[0], first + n + pack.depth, n, self._mask_of(pack)[:, self._longest - n :])
+                mask = self._mask_of(pack)[:, self._longest - n_before :]
+                self._block(pack.tokens[0], n_before + pack.depth, n_before, mask)
         return source
 
     def _block(self, tokens: Ints, positions: Ints, n_before: int, mask: Tensor | None) -> None:
         self.line.blocks.append(Block(self._at, self._at + len(tokens), n_before, mask))
         self.tokens.append(tokens)
-        self.positions.append(positions)
+        self.positions.append(self._n_memory + positions)
         self._at += len(tokens)
+
+    def _causal_mask(self, begin: int, end: int) -> Tensor | None:
+        """(end - begin, memory + end), for tokens of a prefix from `begin` on; None where nothing stands before."""
+        if not self._n_memory and not begin:
+            return None
+        if self._causal is None:  # shorter prefixes see a corner of the same triangle
+            self._causal = self._mask(np.tri(self._longest, dtype=np.bool_), self._n_memory)
+        return self._causal[begin:end, : self._n_memory + end]
 
     def _mask_of(self, pack: Pack) -> Tensor:
         """(tokens, memory + longest prefix + tokens), made once for a pack that several prefixes share."""
-        if id(pack) not in self._masks:
+        if pack not in self._masks:
             is_seen = cast(NDArray[np.bool_], pack.is_seen)
-            self._masks[id(pack)] = self._mask(is_seen, self._n_memory + self._longest)
-        return self._masks[id(pack)]
+            self._masks[pack] = self._mask(is_seen, self._n_memory + self._longest)
+        return self._masks[pack]
 
     def _mask(self, is_seen: NDArray[np.bool_], n_before: int) -> Tensor:
         """Numbers to add to scores: 0 for all `n_before` tokens and where something is seen, else minus infinity."""
@@ -180,28 +195,35 @@ def _attend(
     line, layer = tunewell_line, module.layer_idx
     if line.kept is not None:
         line.kept[layer] = (key, value)
+    copies = query.shape[1] // key.shape[1]  # several query heads share one of the keys
+    key, value, *remembered = (_copied(own, copies) for own in (key, value, *line.memory.get(layer, ())))
     n_memory = _length(line.memory)
     room = n_memory + max(block.n_before + block.stop - block.start for block in line.blocks)
-    copies = query.shape[1] // key.shape[1]  # several query heads share one of the keys
-    keys, values = (own.new_empty(own.shape[1], copies, room, own.shape[3]) for own in (key, value))
-    if n_memory:
-        for seen, remembered in zip((keys, values), line.memory[layer], strict=True):
-            seen[:, :, :n_memory] = remembered[0, :, None]
-    out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
-    for block in line.blocks:
-        n, begin = block.stop - block.start, n_memory + block.n_before
-        keys[:, :, begin : begin + n] = key[0, :, None, block.start : block.stop]
-        values[:, :, begin : begin + n] = value[0, :, None, block.start : block.stop]
-        attended = scaled_dot_product_attention(
-            query[:, :, block.start : block.stop],
-            keys.flatten(0, 1)[None, :, : begin + n],
-            values.flatten(0, 1)[None, :, : begin + n],
+    keys, values = (own.new_empty(1, own.shape[1], room, own.shape[3]) for own in (key, value))
+    for seen, before in zip((keys, values), remembered, strict=False):
+        seen[:, :, :n_memory] = before
+    lengths = [block.stop - block.start for block in line.blocks]
+    attended = list[Tensor]()
+    parts = zip(line.blocks, *(whole.split_with_sizes(lengths, dim=2) for whole in (query, key, value)), strict=True)
+    for block, asking, own_keys, own_values in parts:
+        begin = n_memory + block.n_before
+        end = begin + asking.shape[2]
+        keys[:, :, begin:end] = own_keys
+        values[:, :, begin:end] = own_values
+        found = scaled_dot_product_attention(
+            asking,
+            keys[:, :, :end],
+            values[:, :, :end],
             attn_mask=None if block.mask is None else block.mask.to(query),
             is_causal=block.mask is None,
             scale=scaling,
         )
-        out[0, block.start : block.stop] = attended[0].transpose(0, 1)
-    return out, None
+        attended.append(found.transpose(1, 2))
+    return torch.cat(attended, dim=1), None
+
+
+def _copied(heads: Tensor, copies: int) -> Tensor:
+    return heads if copies == 1 else heads.repeat_interleave(copies, dim=1)
 
 
 def _length(memory: Memory) -> int:

@@ -83,6 +83,33 @@ class _Tree:
         )
 
 
+def behind(prefix: Ints, pack: Pack) -> Pack:
+    """One row in which a pack stands behind tokens that it sees: of the prefix, or the end of it."""
+    n, is_seen = len(prefix), np.tri(len(prefix) + pack.tokens.size, dtype=np.bool_)
+    is_seen[n:, n:] = pack.is_seen
+    return Pack(
+        tokens=np.concatenate([prefix[None], pack.tokens], axis=1),
+        depth=np.concatenate([np.arange(n), n + pack.depth]),
+        is_seen=is_seen,
+        source=np.where(pack.source == PREFIX_END, n - 1, n + pack.source),
+        target=pack.target,
+        step=pack.step,
+        owner=pack.owner,
+    )
+
+
+def n_alike(last: Ints, prefix: Ints) -> int:
+    """How many tokens a prefix need not be read for, because another that was read just before begins with them.
+
+    Its last token is read in any case. So is all of it where less than 1/32 is known: attention over a whole
+    prefix needs no mask, and skips what no token sees.
+    """
+    n = min(len(last), len(prefix) - 1)
+    differ = np.flatnonzero(last[:n] != prefix[:n])
+    known = int(differ[0]) if len(differ) else n
+    return known if known >= len(prefix) / 32 else 0
+
+
 def pack_in_one_row(continuations: Sequence[Sequence[int]], max_tokens: int) -> list[Pack]:
     """Pack continuations side by side in one row, each token seeing only its own continuation before it.
 
