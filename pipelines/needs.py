@@ -11,6 +11,7 @@ from ..toolkit.footprint.parts import Shapes, cache_bytes, optimiser_bytes, shap
 from ..toolkit.footprint.passes import Pass, working_bytes
 from ..toolkit.settings.lora import LoraSettings
 from .recipe import Recipe
+from .training import with_present_names
 
 GIB = 2**30
 RUNTIME = 0.6 * GIB
@@ -98,7 +99,7 @@ class _Stages:
         length = min(self.recipe.sft.max_length or 1024, self.window)
         count = self.measure.shapes(self.recipe.sft.lora)
         one = Pass(rows=block["per_device_train_batch_size"], tokens=length, predicted=length, kind="sft",
-                   is_checkpointed=block["gradient_checkpointing"], is_autocast=self.is_autocast)  # fmt: skip
+                   is_checkpointed=block["activation_checkpointing"], is_autocast=self.is_autocast)  # fmt: skip
         return self._need("sft", "training", count, 1, count.lora, block, self._working(self.recipe.sft.lora, one))
 
     def _reward(self) -> Need:
@@ -107,7 +108,7 @@ class _Stages:
         count = self.measure.shapes(self.recipe.reward.lora)
         rows = self.completions * block["per_device_train_batch_size"]
         one = Pass(rows=min(rows, self.recipe.reward.gradient_cache or rows), tokens=length, predicted=0,
-                   is_checkpointed=block["gradient_checkpointing"], is_autocast=self.is_autocast)  # fmt: skip
+                   is_checkpointed=block["activation_checkpointing"], is_autocast=self.is_autocast)  # fmt: skip
         trained = count.lora + count.head
         working = self._working(self.recipe.reward.lora, one)
         return self._need("reward", "training", count, 1, trained, block, working, has_output=False)
@@ -121,7 +122,7 @@ class _Stages:
         has_adapter = block["value"] == "adapter"
         trained = count.lora + (count.lora if has_adapter else 0) + count.head
         adapters = 2 + self.recipe.reward.members + has_adapter  # policy, reference, rewards, value
-        shared = {"tokens": prompt + new, "is_checkpointed": block["gradient_checkpointing"],
+        shared = {"tokens": prompt + new, "is_checkpointed": block["activation_checkpointing"],
                   "is_autocast": self.is_autocast}  # fmt: skip
         rows = block["per_device_train_batch_size"]
         passes = [Pass(rows=rows, predicted=new, kind="ppo", **shared)]
@@ -196,4 +197,4 @@ def with_defaults(given: Mapping[str, Any], on_gpu: bool) -> dict[str, Any]:
     ours = {one.name: one.default for one in fields(PPOConfig)}
     names = ("response_length", "rollout_batch_size", "local_rollout_forward_batch_size", "value", "ptx_coef",
              "ptx_block_size", "per_device_train_batch_size", "optim")  # fmt: skip
-    return {name: ours[name] for name in names} | {"gradient_checkpointing": on_gpu} | dict(given)
+    return {name: ours[name] for name in names} | {"activation_checkpointing": on_gpu} | with_present_names(given)

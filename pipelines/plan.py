@@ -83,8 +83,8 @@ def _steps(recipe: Recipe, need: Need, completions: int) -> Iterator[dict[str, A
     stage = need.stage
     block = with_defaults(getattr(recipe, stage).trainer, on_gpu=True)
     rows, batch = block["per_device_train_batch_size"], block["local_rollout_forward_batch_size"]
-    if need.phase in ("training", "updating") and not block["gradient_checkpointing"]:
-        yield {f"{stage}.trainer.gradient_checkpointing": "true"}
+    if need.phase in ("training", "updating") and not block["activation_checkpointing"]:
+        yield {f"{stage}.trainer.activation_checkpointing": "true"}
     if need.phase in ("generating", "scoring") and batch > 4:
         yield {"ppo.trainer.local_rollout_forward_batch_size": batch // 2}
     if recipe.base.quantization == "none":

@@ -27,6 +27,11 @@ RESERVED = {
     "max_length": "it stands outside the trainer block, so that rows that are too long are counted",
 }
 LOSS = {"loss": "loss"}
+RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+"""Settings of transformers that people know by their old names, which it warns of, and their names now."""
 SAVING = {"save_strategy": "steps", "save_total_limit": 2, "logging_steps": 5, "report_to": "none"}
 
 
@@ -43,7 +48,7 @@ def trainer_arguments(
     device = device_of(base)
     ours = SAVING | {
         "bf16": device == "cuda" or base.quantization != "none",
-        "gradient_checkpointing": device == "cuda",
+        "activation_checkpointing": device == "cuda",
         "ddp_find_unused_parameters": False,  # all that is trained takes part in every pass
         "log_level_replica": "passive",
     }
@@ -54,11 +59,16 @@ def trainer_arguments(
     _check_trackers(block.get("report_to", "none"))
     fixed = {"output_dir": str(checkpoints(folder)), "seed": seed, "use_cpu": device == "cpu", "disable_tqdm": True}
     try:
-        return cls(**(ours | defaults | dict(block) | fixed))
+        return cls(**(ours | defaults | with_present_names(block) | fixed))
     except SettingsError:
         raise
     except (TypeError, ValueError) as error:
         raise SettingsError([f"trainer: {cls.__name__} refuses a value: {error}"]) from error
+
+
+def with_present_names(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A trainer's block with settings by the names that they have now; where both names stand, the new one counts."""
+    return {RENAMED.get(name, name): value for name, value in block.items() if RENAMED.get(name) not in block}
 
 
 def _check_trackers(wanted: Any) -> None:

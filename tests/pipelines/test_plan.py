@@ -145,6 +145,15 @@ def test_rankings_take_more_than_pairs_until_completions_are_encoded_in_turn(mea
     assert reward(9, "reward.gradient_cache=16") == pairs  # eight prompts of two are sixteen sequences
 
 
+@pytest.mark.parametrize("name", ["activation_checkpointing", "gradient_checkpointing"])
+def test_recomputing_is_planned_by_either_name_of_its_setting(measure, name):
+    def activations(value):
+        recipe = read_settings(Recipe, None, ["reward.max_length=256", f"reward.trainer.{name}={value}"])
+        return needs(recipe, measure)[1].parts["activations"]
+
+    assert activations("false") > 1.2 * activations("true")
+
+
 def test_target_modules_that_are_not_there_are_told():
     recipe = read_settings(Recipe, None, ["sft.lora.target_modules=[nothing_of_this_name]"])
     with pytest.raises(ModelError, match="target_modules"):

@@ -97,10 +97,10 @@ def test_a_tracker_gets_the_log_and_one_that_cannot_serve_is_refused_before_anyt
 @pytest.mark.parametrize(
     ("device", "quantization", "wanted"),
     [
-        ("cuda", "nf4", {"optim": "paged_adamw_32bit", "bf16": True, "gradient_checkpointing": True, "use_cpu": False}),
-        ("cuda", "none", {"bf16": True, "gradient_checkpointing": True}),
-        ("cpu", "nf4", {"bf16": True, "gradient_checkpointing": False, "use_cpu": True}),
-        ("cpu", "none", {"bf16": False, "gradient_checkpointing": False}),
+        ("cuda", "nf4", {"optim": "paged_adamw_32bit", "bf16": True, "activation_checkpointing": True, "use_cpu": False}),
+        ("cuda", "none", {"bf16": True, "activation_checkpointing": True}),
+        ("cpu", "nf4", {"bf16": True, "activation_checkpointing": False, "use_cpu": True}),
+        ("cpu", "none", {"bf16": False, "activation_checkpointing": False}),
     ],
 )
 def test_precision_memory_and_optimiser_follow_the_machine_and_the_recipe_has_the_last_word(
@@ -112,7 +112,11 @@ def test_precision_memory_and_optimiser_follow_the_machine_and_the_recipe_has_th
     assert wanted.items() <= found.items() and ("optim" in found) == ("optim" in wanted)
     own = TrainerBlock({"optim": "adamw_torch", "fp16": True, "gradient_checkpointing": False})
     found = trainer_arguments(dict, own, base, tmp_path, 0)
-    assert (found["optim"], found["bf16"], found["gradient_checkpointing"]) == ("adamw_torch", False, False)
+    # transformers warns of the old name, so that it is passed on by the new one
+    assert (found["optim"], found["bf16"], found["activation_checkpointing"]) == ("adamw_torch", False, False)
+    assert "gradient_checkpointing" not in found
+    both = TrainerBlock({"gradient_checkpointing": False, "activation_checkpointing": True})
+    assert trainer_arguments(dict, both, base, tmp_path, 0)["activation_checkpointing"] is True
 
 
 def test_validation_prompts_of_preferences_are_in_no_other_part(tmp_path):

@@ -103,7 +103,7 @@ def _measured(config: Any, layers: int, lora: Any, dtype: torch.dtype, one: Pass
     model.train()
     with mode:
         if one.is_checkpointed:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
             if lora is not None:
                 model.enable_input_require_grads()
         for parameter in model.parameters():  # they are counted elsewhere, so they are here before the pass
