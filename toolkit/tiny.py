@@ -5,6 +5,7 @@ import os
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -105,7 +106,8 @@ def build_base(
         raise DataError("got a corpus without text, wanted at least one non-empty document: check base.corpus")
     tokenizer = tokenizer or train_tokenizer(texts, settings)
     model = new_model(tokenizer, settings, seed)
-    _train(model, list(_pieces(texts, tokenizer, settings.context)), settings, seed, progress)
+    with _few_threads():
+        _train(model, list(_pieces(texts, tokenizer, settings.context)), settings, seed, progress)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -180,6 +182,17 @@ def _rows(pieces: list[list[int]], length: int, rng: random.Random) -> Iterator[
                 row, size = [], 0
             row.append(piece)
             size += len(piece)
+
+
+@contextmanager
+def _few_threads() -> Iterator[None]:
+    """At most four: with many cores, so small products spend their time on waiting for the last thread."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(min(usual, 4))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 def _train(

@@ -184,7 +184,7 @@ def _fixed_lengths(folder):
     for name, some in rows.items():
         write_rows(folder / f"{name}.jsonl", some)
     settings = [
-        "data.source=files", *(f"data.{name}={folder / name}.jsonl" for name in rows),
+        "base.device=cpu", "data.source=files", *(f"data.{name}={folder / name}.jsonl" for name in rows),
         "filter.blocklist=null", "filter.phrases=null",
         "base.tiny.hidden_size=64", "base.tiny.layers=6", "base.tiny.heads=4", "base.tiny.steps=2",
         *(f"{stage}.trainer.per_device_train_batch_size=8" for stage in ("sft", "reward", "ppo")),

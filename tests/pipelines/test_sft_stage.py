@@ -97,7 +97,11 @@ def test_a_tracker_gets_the_log_and_one_that_cannot_serve_is_refused_before_anyt
 @pytest.mark.parametrize(
     ("device", "quantization", "wanted"),
     [
-        ("cuda", "nf4", {"optim": "paged_adamw_32bit", "bf16": True, "activation_checkpointing": True, "use_cpu": False}),
+        (
+            "cuda",
+            "nf4",
+            {"optim": "paged_adamw_32bit", "bf16": True, "activation_checkpointing": True, "use_cpu": False},
+        ),
         ("cuda", "none", {"bf16": True, "activation_checkpointing": True}),
         ("cpu", "nf4", {"bf16": True, "activation_checkpointing": False, "use_cpu": True}),
         ("cpu", "none", {"bf16": False, "activation_checkpointing": False}),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 warnings.simplefilter("ignore")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a process that has used a GPU cannot fork another that uses it
 import test_ppo_trainer as given  # noqa: E402
 import torch  # noqa: E402
 from stack_fakes import stack  # noqa: E402

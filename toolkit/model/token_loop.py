@@ -6,13 +6,17 @@ values at every token; both are felt with small models. The tokens are the same.
 
 import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache, GenerationMixin, LogitsProcessor, PreTrainedModel, StoppingCriteria
 from transformers.cache_utils import DynamicLayer
+
+from .recorded_steps import RecordedSteps, can_record
 
 STRIDE = 64
 """Tokens by which the room of a cache grows: one copy in so many steps, and little memory that is never used."""
@@ -58,28 +62,13 @@ def write(model: PreTrainedModel, batch: Batch) -> Tensor:
         batch: the prompts.
     """
     n_rows, start = batch.ids.shape
-    stop = start + batch.steps
-    ids: Any = torch.cat([batch.ids, batch.ids.new_full((n_rows, batch.steps), batch.padding)], 1)
-    mask = torch.cat([batch.mask, batch.mask.new_ones(n_rows, batch.steps)], 1)
-    is_padded = not bool(batch.mask.all())
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
-    cache = DynamicCache(config=model.config)
-    cache.layers = [RoomyLayer(stop) for _ in cache.layers]
+    steps = _Steps(model, batch)
+    ids: Any = steps.ids
     is_end = torch.tensor(list(batch.ends), device=ids.device)
     is_done = torch.zeros(n_rows, dtype=torch.bool, device=ids.device)
     seen = 0
-    for now in range(start, stop):
-        step: dict[str, Any] = {"position_ids": positions[:, seen:now]} if takes_positions else {}
-        output = model(
-            input_ids=ids[:, seen:now],
-            attention_mask=mask[:, :now] if is_padded else None,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **step,
-        )
-        scores = output.logits[:, -1].to(ids.device, torch.float32, copy=True)
+    for now in range(start, start + batch.steps):
+        scores: Any = steps(seen, now).to(ids.device, torch.float32, copy=True)
         for processor in batch.processors:
             scores = processor(ids[:, :now], scores)
         ids[:, now] = scores.argmax(-1).masked_fill(is_done, batch.padding)
@@ -93,16 +82,70 @@ def write(model: PreTrainedModel, batch: Batch) -> Tensor:
     return new_ids
 
 
+class _Steps:
+    """The model's steps: ordinary ones, and on a GPU replays of a recorded one as soon as that is trusted."""
+
+    def __init__(self, model: PreTrainedModel, batch: Batch) -> None:
+        n_rows, start = batch.ids.shape
+        self.ids = torch.cat([batch.ids, batch.ids.new_full((n_rows, batch.steps), batch.padding)], 1)
+        self._model, self._start = model, start
+        self._mask = torch.cat([batch.mask, batch.mask.new_ones(n_rows, batch.steps)], 1)
+        self._is_padded = not bool(batch.mask.all())
+        self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
+        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        self._may_record = self._takes_positions and can_record(model, self.ids.device, batch.steps)
+        self._recorded: RecordedSteps | None = None
+        longest = start + batch.steps
+        self._cache = DynamicCache(config=model.config)
+        self._layers = [RoomyLayer(longest, longest if self._may_record else STRIDE) for _ in self._cache.layers]
+        self._cache.layers = [*self._layers]
+
+    def __call__(self, seen: int, now: int) -> Tensor:
+        """Logits (B, V) after the tokens before `now`, of which those before `seen` were read already."""
+        if self._recorded is not None and self._recorded.state == "trusted":
+            return self._recorded(seen)
+        if not self._may_record or now == self._start:
+            return self._ordinary(seen, now)
+        if self._recorded is None:
+            rooms = [layer.rooms for layer in self._layers if layer.rooms is not None]
+            self._recorded = RecordedSteps(self._model, self.ids, self._mask, self._positions, rooms)
+        logits = self._recorded.learn(seen, lambda: self._ordinary(seen, now))
+        self._may_record = self._recorded.state != "refused"
+        return logits
+
+    def _ordinary(self, seen: int, now: int) -> Tensor:
+        places = {"position_ids": self._positions[:, seen:now]} if self._takes_positions else {}
+        with _without_plans(self.ids.device):
+            output = self._model(
+                input_ids=self.ids[:, seen:now],
+                attention_mask=self._mask[:, :now] if self._is_padded else None,
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **places,
+            )
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+
+def _without_plans(device: torch.device) -> AbstractContextManager[Any]:
+    """Attention without cuDNN, which plans anew for every length, and here every step has a length of its own."""
+    if device.type != "cuda":
+        return nullcontext()
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+
+
 class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """Keys and values (B, heads, T, D) of one layer, the beginning of a room that reaches further.
 
     Args:
         longest: tokens that there will be at most; the room does not grow beyond.
+        stride: tokens by which it grows.
     """
 
-    def __init__(self, longest: int) -> None:
+    def __init__(self, longest: int, stride: int = STRIDE) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.longest = longest
+        self.longest, self.stride = longest, stride
         self.rooms: tuple[Tensor, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -112,7 +155,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         before = self.get_seq_length()
         after = before + key_states.shape[-2]
         if self.rooms is None or after > self.rooms[0].shape[-2]:
-            reach = max(after, min(after + STRIDE, self.longest))
+            reach = max(after, min(after + self.stride, self.longest))
             self.rooms = (_room(self.keys, key_states, reach), _room(self.values, value_states, reach))
         for room, new in zip(self.rooms, (key_states, value_states), strict=True):
             room[..., before:after, :] = new
@@ -122,7 +165,8 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
 def _room(present: Any, like: Tensor, reach: int) -> Tensor:
     """Memory for `reach` tokens of the shape (B, heads, reach, D), what is present copied to its beginning."""
-    room = like.new_empty(*like.shape[:-2], reach, like.shape[-1])
+    # zeros, for what is masked is still multiplied, and memory that was never written may hold NaN
+    room = like.new_zeros(*like.shape[:-2], reach, like.shape[-1])
     if present.numel():
         room[..., : present.shape[-2], :] = present
     return room

@@ -121,6 +121,9 @@ class _Layout:
         return source
 
     def _block(self, tokens: Ints, positions: Ints, n_before: int, mask: Tensor | None) -> None:
+        if mask is not None and mask.storage_offset():
+            # CUDA's attention loads a mask in pieces of 16 bytes and fails where it begins between two of them
+            mask = mask.clone(memory_format=torch.contiguous_format)
         self.line.blocks.append(Block(self._at, self._at + len(tokens), n_before, mask))
         self.tokens.append(tokens)
         self.positions.append(self._n_memory + positions)
