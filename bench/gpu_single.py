@@ -4,9 +4,9 @@
 
 A Llama of 7B's shape with random weights, held in NF4, LoRA of rank 16 on all linear layers, gradient checkpointing,
 sequences of 512 + 256 tokens: the stages of `tunewell run` themselves, each in a process that may take 24 GB and no
-more. Printed are peak memory (as the allocator reserves it), tokens per second, and the share of PPO's time that goes
-into generation. The weights take 14 GB of disk for a while. Without a GPU it says so and ends; --tiny runs every path
-with a model of two small layers on whatever there is, as the tests do.
+more. Printed are peak memory (as the allocator reserves it, what of it tensors took, and what `tunewell plan` foresees
+for both), tokens per second, and the shares of PPO's time. The weights take 14 GB of disk for a while. Without a GPU it
+says so and ends; --tiny runs every path with a model of two small layers on whatever there is, as the tests do.
 """
 
 import argparse
@@ -132,14 +132,36 @@ def run_stage(name: str, size: Size, work: Path, gb: float) -> dict[str, float |
     if name == "sft":
         run_sft(SftSettings(trainer=TrainerBlock(training)), base, 0, console, before, folder)
     elif name == "reward":
-        settings = RewardSettings(trainer=TrainerBlock(training | {"per_device_train_batch_size": size.rows // 2}))
-        run_reward(settings, base, 0, console, before, folder)
+        training["per_device_train_batch_size"] = size.rows // 2
+        run_reward(RewardSettings(trainer=TrainerBlock(training)), base, 0, console, before, folder)
     else:
         run_ppo(PpoSettings(trainer=TrainerBlock(rollouts)), base, 0, console, before, folder)
     log = json.loads((folder / "log.json").read_text())
     found = rates_of_ppo(log, size) if name == "ppo" else {"tokens_per_second": rate_of(log, size)}
-    peak = torch.cuda.max_memory_reserved() / 1e9 if torch.cuda.is_available() else None
-    return {"peak_gb": peak} | found
+    peaks: dict[str, float | None] = {"peak_gb": None, "tensors_gb": None}
+    if torch.cuda.is_available():
+        peaks = {
+            "peak_gb": torch.cuda.max_memory_reserved() / 1e9,
+            "tensors_gb": torch.cuda.max_memory_allocated() / 1e9,
+        }
+    return peaks | {"planned_gb": planned_gb(name, size, rollouts if name == "ppo" else training, work)} | found
+
+
+def planned_gb(stage: str, size: Size, trainer: dict[str, Any], work: Path) -> float:
+    """What `tunewell plan` foresees for a stage at its peak, CUDA's own share left out, which no allocator sees."""
+    from tunewell.pipelines.needs import Measure, needs
+    from tunewell.pipelines.plan import read_config
+    from tunewell.pipelines.recipe import Recipe
+    from tunewell.toolkit.settings.reading import read_settings
+
+    length = size.prompt + size.response
+    wanted = [
+        "base.quantization=nf4", f"sft.max_length={length}", f"reward.max_length={length}",
+        f"ppo.max_prompt_tokens={size.prompt}",
+        *(f"{stage}.trainer.{key}={json.dumps(value)}" for key, value in trainer.items()),
+    ]  # fmt: skip
+    foreseen = needs(read_settings(Recipe, None, wanted), Measure(read_config(str(work / "model"))))
+    return max(need.total - need.parts["runtime"] for need in foreseen if need.stage == stage) / 1e9
 
 
 def rate_of(log: list[dict[str, float]], size: Size) -> float:
@@ -155,12 +177,18 @@ def rates_of_ppo(log: list[dict[str, float]], size: Size) -> dict[str, float | N
     seconds = {part: sum(entry[part] for entry in iterations) for part in parts}
     tokens = sum(size.rollout * (size.prompt + entry["completion/length"]) for entry in iterations)
     whole = sum(seconds.values())
-    return {"tokens_per_second": tokens / whole, "share_of_generation": seconds[parts[0]] / whole}
+    shares = {f"share_of_{part.removeprefix('seconds/')}": seconds[part] / whole for part in parts}
+    written = sum(size.rollout * entry["completion/length"] for entry in iterations)
+    return {"tokens_per_second": tokens / whole, "written_per_second": written / seconds[parts[0]], **shares}
 
 
 def measure(size: Size, gb: float, is_tiny: bool) -> dict[str, dict[str, Any]]:
     """Every stage in a process of its own, each on what the one before made."""
-    units = {"peak_gb": "GB reserved", "tokens_per_second": "tokens per second", "share_of_generation": "share of time"}
+    units = {
+        "peak_gb": "GB reserved", "tensors_gb": "GB of tensors", "planned_gb": "GB foreseen",
+        "tokens_per_second": "tokens per second", "written_per_second": "tokens written per second of generation",
+        **{f"share_of_{part}": "share of time" for part in ("generate", "score", "update")},
+    }  # fmt: skip
     table: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

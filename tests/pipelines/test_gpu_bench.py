@@ -21,7 +21,9 @@ def test_every_stage_of_the_single_gpu_bench_runs_and_is_measured():
     table = json.loads(done.stdout.splitlines()[-1])
     rates = [table[f"{stage}.tokens_per_second"]["ours"] for stage in ("sft", "reward", "ppo")]
     assert all(math.isfinite(rate) and rate > 0 for rate in rates)
-    assert 0 < table["ppo.share_of_generation"]["ours"] < 1
+    shares = [table[f"ppo.share_of_{part}"]["ours"] for part in ("generate", "score", "update")]
+    assert all(0 < share < 1 for share in shares) and math.isclose(sum(shares), 1)
+    assert all(table[f"{stage}.planned_gb"]["ours"] > 0 for stage in ("sft", "reward", "ppo"))
     peaks = [table[f"{stage}.peak_gb"]["ours"] for stage in ("sft", "reward", "ppo")]
     # what could not be measured is missing, not zero
     assert all(peak is None or peak > 0 for peak in peaks)
