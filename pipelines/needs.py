@@ -9,6 +9,7 @@ import torch
 from ..toolkit.errors import ModelError
 from ..toolkit.footprint.parts import Shapes, cache_bytes, optimiser_bytes, shapes
 from ..toolkit.footprint.passes import Pass, working_bytes
+from ..toolkit.reward.scoring import TOKENS_PER_PASS
 from ..toolkit.settings.lora import LoraSettings
 from .recipe import Recipe
 from .training import with_present_names
@@ -90,7 +91,7 @@ class _Stages:
         if "sft" in self.recipe.stages:
             yield self._sft()
         if "reward" in self.recipe.stages:
-            yield self._reward()
+            yield from self._reward()
         if "ppo" in self.recipe.stages:
             yield from self._ppo()
 
@@ -102,7 +103,7 @@ class _Stages:
                    is_checkpointed=block["activation_checkpointing"], is_autocast=self.is_autocast)  # fmt: skip
         return self._need("sft", "training", count, 1, count.lora, block, self._working(self.recipe.sft.lora, one))
 
-    def _reward(self) -> Need:
+    def _reward(self) -> Iterator[Need]:
         block = with_defaults(self.recipe.reward.trainer, self.on_gpu)
         length = min(self.recipe.reward.max_length or 1024, self.window)
         count = self.measure.shapes(self.recipe.reward.lora)
@@ -111,7 +112,12 @@ class _Stages:
                    is_checkpointed=block["activation_checkpointing"], is_autocast=self.is_autocast)  # fmt: skip
         trained = count.lora + count.head
         working = self._working(self.recipe.reward.lora, one)
-        return self._need("reward", "training", count, 1, trained, block, working, has_output=False)
+        yield self._need("reward", "training", count, 1, trained, block, working, has_output=False)
+        # afterwards the base is loaded as a language model, and demonstrations and held-out rows are scored with it
+        several = max(1, min(32, TOKENS_PER_PASS // length))
+        one = Pass(rows=several, tokens=length, predicted=0, is_trained=False, is_autocast=False)
+        need = self._need("reward", "scoring", count, 1, 0, block, self._working(self.recipe.reward.lora, one))
+        yield Need("reward", "scoring", {name: size for name, size in need.parts.items() if size})
 
     def _ppo(self) -> Iterator[Need]:
         block = with_defaults(self.recipe.ppo.trainer, self.on_gpu)

@@ -85,12 +85,12 @@ def _steps(recipe: Recipe, need: Need, completions: int) -> Iterator[dict[str, A
     rows, batch = block["per_device_train_batch_size"], block["local_rollout_forward_batch_size"]
     if need.phase in ("training", "updating") and not block["activation_checkpointing"]:
         yield {f"{stage}.trainer.activation_checkpointing": "true"}
-    if need.phase in ("generating", "scoring") and batch > 4:
+    if stage == "ppo" and need.phase in ("generating", "scoring") and batch > 4:
         yield {"ppo.trainer.local_rollout_forward_batch_size": batch // 2}
     if recipe.base.quantization == "none":
         yield {"base.quantization": "nf4"}
     encoded = recipe.reward.gradient_cache or completions * rows
-    if stage == "reward" and encoded > 2:
+    if stage == "reward" and need.phase == "training" and encoded > 2:
         yield {"reward.gradient_cache": encoded // 2}
     elif need.phase == "training" and rows > 1:
         accumulated = rows * block.get("gradient_accumulation_steps", 1) // (rows // 2)
@@ -98,11 +98,11 @@ def _steps(recipe: Recipe, need: Need, completions: int) -> Iterator[dict[str, A
                f"{stage}.trainer.gradient_accumulation_steps": accumulated}  # fmt: skip
     if need.phase == "updating" and rows > 1:
         yield {"ppo.trainer.per_device_train_batch_size": rows // 2}
-    if need.phase in ("generating", "scoring") and batch > 1:
+    if stage == "ppo" and need.phase in ("generating", "scoring") and batch > 1:
         yield {"ppo.trainer.local_rollout_forward_batch_size": batch // 2}
     if stage == "ppo" and block["value"] == "adapter":
         yield {"ppo.trainer.value": "head"}
-    if "8bit" not in str(block["optim"]):
+    if need.phase in ("training", "updating") and "8bit" not in str(block["optim"]):
         yield {f"{stage}.trainer.optim": "paged_adamw_8bit"}
     name = "max_prompt_tokens" if stage == "ppo" else "max_length"
     length = getattr(getattr(recipe, stage), name) or (512 if stage == "ppo" else 1024)

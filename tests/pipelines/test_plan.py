@@ -131,7 +131,7 @@ def test_the_command_plans_from_a_config_alone(tmp_path, monkeypatch, capsys):
     assert table.code == 0 and "All fits into 8 GiB as it is." in table.out
     made = json.loads(tree.out)
     assert made["fits"] and made["unit"] == "GiB" and made["gpu"] == 24
-    assert [need["stage"] for need in made["needs"]] == ["sft", "reward", "ppo", "ppo", "ppo"]
+    assert [need["stage"] for need in made["needs"]] == ["sft", "reward", "reward", "ppo", "ppo", "ppo"]
     assert missing.code == 2 and "cannot read a configuration" in missing.err
 
 

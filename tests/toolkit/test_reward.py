@@ -9,6 +9,7 @@ from reward_fakes import classifier, gradient, maker, rankings, trainer
 from stack_fakes import EOS, PEFT_WARNING, tokenizer
 from trl import RewardConfig, RewardTrainer
 from tunewell.toolkit.errors import DataError, ModelError, TrainingError
+from tunewell.toolkit.reward import scoring
 from tunewell.toolkit.reward.losses import kwise_loss, pairwise_loss, pointwise_loss, ranked_pairs
 
 pytestmark = [
@@ -250,3 +251,19 @@ def test_weights_that_are_broken_already_are_named_as_the_cause(tmp_path):
         made.model.base_model.model.score.modules_to_save["reward"].weight[0, 0] = math.inf
     with pytest.raises(TrainingError, match=r"Weights are not finite already \(.*score.*an earlier step was too big"):
         made.train()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most", "wanted"),
+    [
+        ([], 3, []),
+        ([5, 5, 5, 5], 3, [3, 1]),
+        ([1000, 2000, 3000, 4000], 32, [2, 2]),  # two of 2,000 with padding, two of 4,000
+        ([2000, 4000, 4096, 9000, 9000], 32, [2, 1, 1, 1]),  # one that is longer than a pass goes by itself
+    ],
+)
+def test_a_scoring_pass_holds_so_many_rows_and_so_many_tokens(lengths, most, wanted):
+    found = list(scoring._batches(range(len(lengths)), lengths, most))
+    assert [len(batch) for batch in found] == wanted
+    assert [row for batch in found for row in batch] == [*range(len(lengths))]
+    assert all(len(batch) == 1 or len(batch) * lengths[batch[-1]] <= scoring.TOKENS_PER_PASS for batch in found)

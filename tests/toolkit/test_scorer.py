@@ -437,3 +437,17 @@ def test_permuting_the_input_permutes_the_scores(continuation_order, prefix_orde
     scorer, straight = LLAMA
     shuffled = totals(scorer.score([PREFIXES[i] for i in prefix_order], [CONTINUATIONS[i] for i in continuation_order]))
     assert np.abs(shuffled - straight[np.ix_(prefix_order, continuation_order)]).max() < EXACT
+
+
+@pytest.mark.parametrize("preamble", [[], PREAMBLE])
+def test_every_mask_begins_where_its_memory_does(preamble, monkeypatch):
+    # CUDA's attention reads masks in pieces of 16 bytes, and fails for one that begins between two of them
+    begins, attend = [], scorer_line.scaled_dot_product_attention
+
+    def watched(*args, attn_mask=None, **others):
+        begins.extend([] if attn_mask is None else [(attn_mask.storage_offset(), attn_mask.data_ptr() % 16)])
+        return attend(*args, attn_mask=attn_mask, **others)
+
+    monkeypatch.setattr(scorer_line, "scaled_dot_product_attention", watched)
+    ContinuationScorer(model("llama"), preamble=preamble, method="packed").score(PREFIXES, CONTINUATIONS)
+    assert len(begins) > 10 and set(begins) == {(0, 0)}

@@ -1,6 +1,6 @@
 """Scores of many rows by a reward adapter of the stack, batched by length."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from ..model.sequences import sequence_ids
 from ..model.stack import ModelStack
+
+TOKENS_PER_PASS = 8192
+"""Of a forward pass, padding included: what bounds its memory where texts are long."""
 
 
 def score_texts(
@@ -25,7 +28,7 @@ def score_texts(
         stack: holds the adapter.
         adapter: its name; of an ensemble, that of the first member.
         rows: pairs of prompt and completion, texts or chat messages.
-        batch_size: rows per forward pass.
+        batch_size: rows per forward pass at most; fewer of long ones, see `TOKENS_PER_PASS`.
         progress: called with (rows done, rows in all).
 
     Returns:
@@ -53,16 +56,29 @@ def score_ids(
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
     pad = int(stack.tokenizer.pad_token_id or 0)
     with torch.inference_mode(), stack.using(adapter):
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        done = 0
+        for batch in _batches(order, [len(sequence) for sequence in sequences], batch_size):
             longest = len(sequences[batch[-1]])
             rows = [list(sequences[index]) for index in batch]
             ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=stack.device)
             mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=stack.device)
             found[batch] = stack.score(ids, mask).double().cpu().numpy()
+            done += len(batch)
             if progress is not None:
-                progress(min(start + batch_size, len(order)), len(order))
+                progress(done, len(order))
     return found
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Neighbours in an order from short to long: at most so many, and so many tokens with padding; at least one."""
+    batch: list[int] = []
+    for index in order:
+        if batch and (len(batch) == most or (len(batch) + 1) * lengths[index] > TOKENS_PER_PASS):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 def completion_lengths(stack: ModelStack, completions: Sequence[str | Sequence[Mapping[str, Any]]]) -> list[int]:
