@@ -4,9 +4,9 @@
 
 A Llama of 7B's shape with random weights, held in NF4, LoRA of rank 16 on all linear layers, gradient checkpointing,
 sequences of 512 + 256 tokens: the stages of `tunewell run` themselves, each in a process that may take 24 GB and no
-more. Printed are peak memory (as the allocator reserves it, what of it tensors took, and what `tunewell plan` foresees
-for both), tokens per second, and the shares of PPO's time. The weights take 14 GB of disk for a while. Without a GPU it
-says so and ends; --tiny runs every path with a model of two small layers on whatever there is, as the tests do.
+more. Printed are peak memory (as the allocator reserves it, what of it tensors took, what `tunewell plan` foresees),
+tokens per second, and the shares of PPO's time. The weights take 14 GB of disk for a while. Without a GPU it says so
+and ends; --tiny runs every path with a model of two small layers on whatever there is, as the tests do.
 """
 
 import argparse
@@ -127,15 +127,17 @@ def run_stage(name: str, size: Size, work: Path, gb: float) -> dict[str, float |
         "local_rollout_forward_batch_size": size.rollout, "response_length": size.response, "save_rollouts": False,
         "activation_checkpointing": True, "per_device_train_batch_size": min(size.rows, size.rollout // 2),
     }  # fmt: skip
+    block = {"sft": training, "reward": training | {"per_device_train_batch_size": size.rows // 2}, "ppo": rollouts}[
+        name
+    ]
     folder, console = work / name, Console(is_quiet=True)
     folder.mkdir()
     if name == "sft":
-        run_sft(SftSettings(trainer=TrainerBlock(training)), base, 0, console, before, folder)
+        run_sft(SftSettings(trainer=TrainerBlock(block)), base, 0, console, before, folder)
     elif name == "reward":
-        training["per_device_train_batch_size"] = size.rows // 2
-        run_reward(RewardSettings(trainer=TrainerBlock(training)), base, 0, console, before, folder)
+        run_reward(RewardSettings(trainer=TrainerBlock(block)), base, 0, console, before, folder)
     else:
-        run_ppo(PpoSettings(trainer=TrainerBlock(rollouts)), base, 0, console, before, folder)
+        run_ppo(PpoSettings(trainer=TrainerBlock(block)), base, 0, console, before, folder)
     log = json.loads((folder / "log.json").read_text())
     found = rates_of_ppo(log, size) if name == "ppo" else {"tokens_per_second": rate_of(log, size)}
     peaks: dict[str, float | None] = {"peak_gb": None, "tensors_gb": None}
@@ -144,7 +146,7 @@ def run_stage(name: str, size: Size, work: Path, gb: float) -> dict[str, float |
             "peak_gb": torch.cuda.max_memory_reserved() / 1e9,
             "tensors_gb": torch.cuda.max_memory_allocated() / 1e9,
         }
-    return peaks | {"planned_gb": planned_gb(name, size, rollouts if name == "ppo" else training, work)} | found
+    return peaks | {"planned_gb": planned_gb(name, size, block, work)} | found
 
 
 def planned_gb(stage: str, size: Size, trainer: dict[str, Any], work: Path) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..toolkit.errors import DataError
+from ..toolkit.model.batching import token_batches
 from ..toolkit.model.generation import window_of
 from ..toolkit.model.tokens import encode_plain, start_ids
 from .statistics import RESAMPLES, mean_score
@@ -117,7 +118,7 @@ def _totals(
     order = sorted(windows, key=lambda part: len(part.ids))
     done = 0
     with _eval_mode(_network(model)), torch.inference_mode():
-        for batch in _batches(order, tokens_per_batch):
+        for batch in token_batches(order, lambda part: len(part.ids), tokens=tokens_per_batch):
             losses = _losses(model, [part.ids for part in batch]).double().cpu()
             for part, row in zip(batch, losses, strict=True):
                 last = len(part.ids) - 1
@@ -125,17 +126,6 @@ def _totals(
             done += len(batch)
             if progress:
                 progress(done, len(order))
-
-
-def _batches(order: Sequence[_Window], tokens_per_batch: int) -> Iterator[list[_Window]]:
-    batch: list[_Window] = []
-    for part in order:  # by rising length, so the newest is the longest
-        if batch and (len(batch) + 1) * len(part.ids) > tokens_per_batch:
-            yield batch
-            batch = []
-        batch.append(part)
-    if batch:
-        yield batch
 
 
 def _losses(model: PreTrainedModel | PeftModel, rows: Sequence[list[int]]) -> Tensor:

@@ -16,7 +16,7 @@ from .training import with_present_names
 
 GIB = 2**30
 RUNTIME = 0.6 * GIB
-"""CUDA's own context and libraries: assumed, for no GPU was at hand to measure it."""
+"""CUDA's own context and libraries: assumed, not measured."""
 SLACK = 0.06
 """Share that PyTorch's allocator loses to rounding and gaps: assumed as well."""
 

@@ -263,7 +263,7 @@ def test_weights_that_are_broken_already_are_named_as_the_cause(tmp_path):
     ],
 )
 def test_a_scoring_pass_holds_so_many_rows_and_so_many_tokens(lengths, most, wanted):
-    found = list(scoring._batches(range(len(lengths)), lengths, most))
+    found = list(scoring.score_batches(range(len(lengths)), [[0] * length for length in lengths], most))
     assert [len(batch) for batch in found] == wanted
     assert [row for batch in found for row in batch] == [*range(len(lengths))]
     assert all(len(batch) == 1 or len(batch) * lengths[batch[-1]] <= scoring.TOKENS_PER_PASS for batch in found)

@@ -60,15 +60,26 @@ class RecordedSteps:
         self._cache.layers = [FixedLayer(*room, self._place) for room in rooms]
         self._replay: Callable[[], Tensor] | None = None
 
-    def learn(self, place: int, ordinary: Callable[[], Tensor]) -> Tensor:
-        """Take an ordinary step on the way to trust: the first is recorded, the second tells whether that is right.
+    def take(self, place: int, ordinary: Callable[[], Tensor]) -> Tensor:
+        """Take a step: an ordinary one until the record is trusted, and where it is refused.
 
         Args:
             place: of the token (in T) that the step reads.
-            ordinary: takes the step, after the record did, so that keys and values are the right ones in any case.
+            ordinary: takes the same step without a record.
 
         Returns:
-            logits (B, V) of the ordinary step.
+            logits (B, V); the next step may write over them.
+        """
+        if self.state == "trusted":
+            return self(place)
+        if self.state == "refused":
+            return ordinary()
+        return self._learn(place, ordinary)
+
+    def _learn(self, place: int, ordinary: Callable[[], Tensor]) -> Tensor:
+        """The first step is recorded, the second tells whether that is right.
+
+        The record goes first, so that the ordinary step leaves the right keys and values in any case.
         """
         guess: Tensor | None = None
         try:
@@ -91,7 +102,7 @@ class RecordedSteps:
     def __call__(self, place: int) -> Tensor:
         """Logits (B, V) after the token at a place; the next call writes over them."""
         if self._replay is None:
-            raise ModelError("no step is recorded: learn() comes first")
+            raise ModelError("no step is recorded: take() comes first")
         self._show(place)
         return self._replay()
 
@@ -139,7 +150,11 @@ class FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
 
 def record(step: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
-    """Run a step once, then record it; the replay writes its result where the recorded step did."""
+    """Run a step once, then record it (torch.cuda.graph); a replay writes its result where the recorded step did.
+
+    Raises:
+        RuntimeError: the step does what cannot be recorded, such as waiting for a number.
+    """
     side: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -102,16 +103,13 @@ class _Steps:
 
     def __call__(self, seen: int, now: int) -> Tensor:
         """Logits (B, V) after the tokens before `now`, of which those before `seen` were read already."""
-        if self._recorded is not None and self._recorded.state == "trusted":
-            return self._recorded(seen)
+        ordinary = partial(self._ordinary, seen, now)
         if not self._may_record or now == self._start:
-            return self._ordinary(seen, now)
+            return ordinary()
         if self._recorded is None:
             rooms = [layer.rooms for layer in self._layers if layer.rooms is not None]
             self._recorded = RecordedSteps(self._model, self.ids, self._mask, self._positions, rooms)
-        logits = self._recorded.learn(seen, lambda: self._ordinary(seen, now))
-        self._may_record = self._recorded.state != "refused"
-        return logits
+        return self._recorded.take(seen, ordinary)
 
     def _ordinary(self, seen: int, now: int) -> Tensor:
         places = {"position_ids": self._positions[:, seen:now]} if self._takes_positions else {}

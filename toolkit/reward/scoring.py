@@ -1,12 +1,13 @@
 """Scores of many rows by a reward adapter of the stack, batched by length."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..model.batching import token_batches
 from ..model.sequences import sequence_ids
 from ..model.stack import ModelStack
 
@@ -57,7 +58,7 @@ def score_ids(
     pad = int(stack.tokenizer.pad_token_id or 0)
     with torch.inference_mode(), stack.using(adapter):
         done = 0
-        for batch in _batches(order, [len(sequence) for sequence in sequences], batch_size):
+        for batch in score_batches(order, sequences, batch_size):
             longest = len(sequences[batch[-1]])
             rows = [list(sequences[index]) for index in batch]
             ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=stack.device)
@@ -69,16 +70,9 @@ def score_ids(
     return found
 
 
-def _batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Neighbours in an order from short to long: at most so many, and so many tokens with padding; at least one."""
-    batch: list[int] = []
-    for index in order:
-        if batch and (len(batch) == most or (len(batch) + 1) * lengths[index] > TOKENS_PER_PASS):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+def score_batches(order: Iterable[int], sequences: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Numbers of sequences that are scored in one pass, from an order by rising length."""
+    return token_batches(order, lambda index: len(sequences[index]), tokens=TOKENS_PER_PASS, rows=batch_size)
 
 
 def completion_lengths(stack: ModelStack, completions: Sequence[str | Sequence[Mapping[str, Any]]]) -> list[int]:

@@ -16,6 +16,7 @@ from ..model.score_probe import evaluating
 from ..telemetry import NoTelemetry
 from .examples import Example
 from .losses import Terms, reward_loss
+from .scoring import score_batches
 
 INPUTS = ("input_ids", "attention_mask")
 COLUMNS = ["completions_ids", "better", "worse", "margin", "weight", "wins", "losses", "row"]
@@ -114,8 +115,7 @@ class RankingTrainer(FiniteSteps, BestByAdapterName, WithoutEmbeddings, NoTeleme
         order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
         scores = [0.0] * len(sequences)
         with evaluating(model), self.compute_loss_context_manager():
-            for start in range(0, len(order), batch_size):
-                batch = order[start : start + batch_size]
+            for batch in score_batches(order, sequences, batch_size):
                 rows, mask = _padded([list(sequences[index]) for index in batch], self._pad)
                 inputs = {"input_ids": rows.to(model.device), "attention_mask": mask.to(model.device)}
                 for index, score in zip(batch, _scores(model, inputs).tolist(), strict=True):
