@@ -7,9 +7,11 @@ from tunewell.eval.judge import Answer, CallableJudge, Judgements, open_judge
 from tunewell.eval.judge_agreement import auc, judge_agreement
 from tunewell.eval.judge_features import reference_features
 from tunewell.eval.judge_lexical import LexicalJudge
+from tunewell.eval.judge_model import ModelJudge
 from tunewell.eval.judge_rows import GradedAnswer, answer_to, read_graded, read_judge_rows, rows_of_benchmark
 from tunewell.eval.truthfulqa import read_questions
 from tunewell.toolkit.errors import DataError, ModelError, SettingsError
+from tunewell.toolkit.settings.base import BaseSettings
 
 LEARNED = range(2, 12)  # questions 0 and 1 are for measuring
 
@@ -156,9 +158,10 @@ def test_a_model_judges_by_yes_and_no(tmp_path):
     model, tokenizer = micro_model()
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    judge = open_judge(f"hf:{tmp_path / 'model'}")
+    judge = ModelJudge(str(tmp_path / "model"), settings=BaseSettings(device="cpu"))  # as the model that it is held to
     answers = [Answer(question="What is hot?", answer=text) for text in ("Fire is hot.", "", "The moon.")]
     found = judge.judge(answers)
+    assert judge.id == open_judge(f"hf:{tmp_path / 'model'}").id
     assert judge.id.startswith("hf:model:")
     assert np.isnan(found.informative).all()
     assert math.isnan(found.true[1])

@@ -11,7 +11,7 @@ from micro_run import QUIET, call, hashes, libraries_as_before, micro_run
 from tunewell.pipelines.console import Console
 from tunewell.pipelines.export.card import plain
 from tunewell.pipelines.export.merge import Exported, export_model
-from tunewell.pipelines.model_source import answering, find_model
+from tunewell.pipelines.model_source import ModelSource, answering, find_model, with_memory
 from tunewell.pipelines.prompt_form import PromptForm, prompt_form
 from tunewell.toolkit.errors import ModelError, RunError
 from tunewell.toolkit.files import read_json
@@ -36,14 +36,19 @@ def run(tmp_path_factory) -> Path:
     return micro_run(tmp_path_factory.getbasetemp()).folder
 
 
+def in_float32(run: Path, role: str | None = None) -> ModelSource:
+    """A model of the run, held alike on every machine: a GPU would take 16 bits, whose rounding is measured here."""
+    return with_memory(find_model(str(run), role=role), device="cpu")
+
+
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory) -> Exported:
     out = tmp_path_factory.mktemp("export") / "model"
-    return export_model(find_model(str(run)), out, Console(is_quiet=True), dtype="float32")
+    return export_model(in_float32(run), out, Console(is_quiet=True), dtype="float32")
 
 
 def logits_of(run: Path, role: str) -> torch.Tensor:
-    stack = find_model(str(run), role=role).load()
+    stack = in_float32(run, role).load()
     with answering(stack) as model, torch.no_grad():
         return model(input_ids=stack.tokenizer(QUESTION, return_tensors="pt").input_ids).logits
 
@@ -60,7 +65,7 @@ def test_plain_transformers_loads_the_folder_and_gets_the_logits_of_the_trained_
 
 def test_the_distance_from_the_trained_model_is_measured(run, exported, tmp_path):
     assert exported.difference.kl < 1e-6 and exported.difference.tokens > 100
-    rounded = export_model(find_model(str(run)), tmp_path / "model", Console(is_quiet=True))
+    rounded = export_model(in_float32(run), tmp_path / "model", Console(is_quiet=True))
     assert 1e-8 < rounded.difference.kl < 1e-3
     assert not rounded.warnings
     assert {tensor.dtype for tensor in _weights(tmp_path / "model").values()} == {torch.bfloat16}

@@ -47,7 +47,8 @@ def test_an_ensemble_on_rows_of_all_kinds_is_measured_as_ppo_will_use_it(files, 
     settings = [one for one in MICRO if one.startswith(("base.", "filter.", "sft.", "reward."))]
     arguments = ["reward", "embedded", *settings, *named(files), "reward.rows=null", "reward.members=2",
                  "reward.combine=min", "reward.gradient_cache=3", "reward.margin=0.1",
-                 "reward.trainer.eval_strategy=epoch", "--out", str(tmp_path / "run"), "--json"]  # fmt: skip
+                 "reward.trainer.eval_strategy=epoch", "base.device=cpu",
+                 "--out", str(tmp_path / "run"), "--json"]  # fmt: skip
     with libraries_as_before():
         called = call(monkeypatch, capsys, *arguments)
     assert called.code == 0, called.err
@@ -83,7 +84,7 @@ def _check_scores(run: Path, record, files) -> None:
 
     folder = next(path for path in (run / "03-reward").iterdir() if path.name == "reward")
     base = read_json(folder / "base_meta.json")["name"]
-    stack = ModelStack(*load_base(base, BaseSettings()))
+    stack = ModelStack(*load_base(base, BaseSettings(device="cpu")))
     stack.load("policy", run / "02-sft" / "policy")
     stack.load("reward", folder)
     assert stack.names == ("policy", "reward", "reward_2") and stack.ensemble("reward").combine == "min"

@@ -60,7 +60,7 @@ def texts(n, shortest, longest, seed=0):
 
 def naive(made, prefix, continuation):
     """The total by definition."""
-    ids = torch.tensor([[*prefix, *continuation]])
+    ids = torch.tensor([[*prefix, *continuation]], device=made.device)
     with torch.no_grad():
         logs = made(input_ids=ids, use_cache=False).logits[0].double().log_softmax(-1)
     return sum(logs[len(prefix) + i - 1, token].item() for i, token in enumerate(continuation))

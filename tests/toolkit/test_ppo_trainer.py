@@ -145,7 +145,10 @@ def test_recomputing_activations_changes_no_number(tmp_path, value):
 def test_ppo_learns_on_a_four_bit_base(tmp_path, value):
     base().save_pretrained(tmp_path / "base")
     four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
-    model = LlamaForCausalLM.from_pretrained(tmp_path / "base", quantization_config=four_bit, dtype=torch.float32)
+    model = LlamaForCausalLM.from_pretrained(
+        tmp_path / "base", quantization_config=four_bit, dtype=torch.float32,
+        device_map="cpu",  # where `trainer` computes; bitsandbytes would take a GPU
+    )  # fmt: skip
     made = ModelStack(model, tokenizer())
     reward_folder(base(), tmp_path / "reward")
     torch.manual_seed(1)

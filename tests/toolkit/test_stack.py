@@ -28,7 +28,7 @@ def noise(made, name):
 
 
 def logits(made, name):
-    ids, mask = batch()
+    ids, mask = (part.to(made.device) for part in batch())
     with torch.no_grad(), made.using(name):
         return made.logits(made.hidden(ids, mask))[mask.bool()]
 
@@ -359,7 +359,7 @@ def test_on_a_four_bit_base_gradients_survive_an_evaluation_and_adapters_are_flo
     made = ModelStack(model, tokenizer())
     made.add("policy", lora(init_lora_weights=False), trainable=True)
     assert {parameter.dtype for _, parameter in made.parameters("policy")} == {torch.float32}
-    ids, mask = batch()
+    ids, mask = (part.to(made.device) for part in batch())
 
     def gradient():
         made.model.zero_grad()
