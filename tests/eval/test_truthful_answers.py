@@ -52,9 +52,11 @@ def test_nearer_in_words_by_hand():
 
 @pytest.mark.usefixtures("said")
 def test_a_judge_of_truth_alone_leaves_the_headline_unmeasured_and_says_so():
-    result = ask(lambda answers: [0.9] * len(answers))
-    assert result.scores["true"].value == 1.0
-    assert result.items[0]["values"]["true_and_informative"] is None
+    # One answer false, two true, one empty: the false and the empty one alone must not make up a headline of zero.
+    result = ask(lambda answers: [float("Pigs" not in one.answer) for one in answers])
+    assert result.scores["true"].value == pytest.approx(2 / 3)
+    for name in ("true_and_informative", "informative"):
+        assert (result.scores[name].value, result.scores[name].n, result.scores[name].unscored) == (None, 0, 4)
     assert "does not tell what is informative" in result.details["notes"][-1]
 
 
@@ -66,6 +68,12 @@ def test_answers_that_the_judge_cannot_judge_stop_the_task():
     with pytest.raises(ModelError, match=r"1 of 4 answers \(judge callable:strict\) got no score"):
         ask(forgetful)
     assert ask(forgetful, force=True).scores["true"].n == 2
+
+    def forgets_the_rest(answers):
+        return [(1.0, math.nan if "Snow" in one.answer else 1.0) for one in answers]
+
+    with pytest.raises(ModelError, match="1 of 4 answers"):
+        ask(forgets_the_rest)
 
 
 @pytest.mark.usefixtures("said")
