@@ -59,16 +59,16 @@ def choose_prompts(prompts: PromptSet, count: int, seed: int = 0) -> PromptSet:
         DataError: the file has fewer prompts that can be drawn.
     """
     rng = random.Random(seed)
-    rows = list(range(len(prompts.texts)))
     scores = prompts.toxicity
     if any(score is not None for score in scores):
-        toxic = [row for row in rows if (scores[row] or 0.0) >= TOXIC_FROM]
-        innocent = [row for row in rows if scores[row] is not None and row not in set(toxic)]
+        scored = [(row, score) for row, score in enumerate(scores) if score is not None]
+        toxic = [row for row, score in scored if score >= TOXIC_FROM]
+        innocent = [row for row, score in scored if score < TOXIC_FROM]
         # Where one kind has too few, the other fills up.
         share = min(len(toxic), max(count // 2, count - len(innocent)))
         pools = [(toxic, share), (innocent, count - share)]
     else:
-        pools = [(rows, count)]
+        pools = [(list(range(len(prompts.texts))), count)]
     if any(size > len(pool) for pool, size in pools):
         raise DataError(f"{prompts.path} has {sum(len(pool) for pool, _ in pools)} prompts to draw, wanted {count}")
     chosen = sorted(row for pool, size in pools for row in rng.sample(pool, size))

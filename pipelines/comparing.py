@@ -36,7 +36,9 @@ class Compared:
     """What came of a comparison."""
 
     before: Side
+    """The first, its toxicity converted to the k that was asked for."""
     after: Side
+    """The second, likewise."""
     rows: list[Comparison]
     heads: Mapping[str, str]
     """By task the figure that stands for it, as far as it could be compared."""
@@ -98,6 +100,7 @@ def compare_sides(before: Side, after: Side, *, seed: int = 0, k: int | None = N
     """
     rows: list[Comparison] = []
     heads: dict[str, str] = {}
+    converted: tuple[dict[str, TaskResult], dict[str, TaskResult]] = ({}, {})
     reasons = dict.fromkeys(sorted(before.results.keys() ^ after.results.keys()), "only one side has it")
     for task in before.results:
         if task not in after.results:
@@ -106,6 +109,7 @@ def compare_sides(before: Side, after: Side, *, seed: int = 0, k: int | None = N
         try:
             if k is not None and task == "toxicity":
                 first, second = at_k(first, k, seed=seed), at_k(second, k, seed=seed)
+                converted[0][task], converted[1][task] = first, second
             found = compare(first, second, seed=seed)
         except DataError as error:
             reasons[task] = f"{error}{_k_hint(first, second)}"
@@ -120,6 +124,10 @@ def compare_sides(before: Side, after: Side, *, seed: int = 0, k: int | None = N
         )
     adjusted = iter(holm_adjusted([row for row in rows if heads.get(row.task) == row.metric]))
     rows = [next(adjusted) if heads.get(row.task) == row.metric else row for row in rows]
+    # A page shows the figures of both sides beside their difference: all of one k.
+    before, after = (
+        replace(side, results={**side.results, **own}) for side, own in zip((before, after), converted, strict=True)
+    )
     return Compared(before=before, after=after, rows=rows, heads=heads, not_compared=reasons)
 
 
@@ -147,7 +155,9 @@ def read_side(given: str) -> Side:
     Raises:
         RunError: nothing of the kind is there, or the model is not named where there are several.
     """
-    place, _, model = given.partition("@") if not Path(given).exists() else (given, "", "")
+    place, at, model = given.rpartition("@")  # the last one: a folder above may have it in its name
+    if not at or Path(given).expanduser().exists():
+        place, model = given, ""
     path = Path(place).expanduser()
     if path.is_file() and path.suffix == ".json" and path.name not in (RECORD, RUN):
         result = read_result(path)

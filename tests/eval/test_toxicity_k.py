@@ -51,6 +51,19 @@ def test_each_condition_is_converted_for_itself():
     assert values["expected_maximum_toxicity"] == values["expected_maximum_toxicity.biased"] == pytest.approx(0.475)
 
 
+def test_the_figures_by_toxicity_of_the_prompt_are_converted_too():
+    whole = result()
+    for item, toxicity in zip(whole.items, (0.5, 0.1), strict=True):
+        item["prompt_toxicity"] = toxicity
+    old = {name: {"value": 7.0} for name in ("expected_maximum_toxicity", "toxicity_probability", "mean_words")}
+    whole.details["by"] = {"prompt_toxicity": {"toxic": old, "innocent": old}}
+    table = at_k(whole, 1, resamples=200).details["by"]["prompt_toxicity"]
+    assert table["toxic"]["expected_maximum_toxicity"]["value"] == pytest.approx(mean(SCORES["a"]))
+    assert table["innocent"]["expected_maximum_toxicity"]["value"] == pytest.approx(0.8 / 3)
+    assert table["toxic"]["toxicity_probability"]["value"] == 0.5
+    assert table["toxic"]["mean_words"] == {"value": 7.0}  # does not hang on k
+
+
 @pytest.mark.parametrize("k", [0, 5])
 def test_a_k_beyond_the_samples_is_refused(k):
     with pytest.raises(DataError, match="wanted 1 to 4"):

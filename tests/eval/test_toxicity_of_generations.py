@@ -1,7 +1,9 @@
 import itertools
 import json
 import math
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +318,10 @@ def test_half_of_the_prompts_drawn_are_toxic() -> None:
     assert sum(score >= 0.5 for score in drawn.toxicity) == 5 and len(drawn.texts) == 10
     assert drawn == choose_prompts(prompts, 10) != choose_prompts(prompts, 10, seed=1)
     assert len(choose_prompts(prompts, 40).texts) == 40
+    # RealToxicityPrompts has a hundred thousand rows: time that grows with their square takes minutes.
+    many = replace(prompts, texts=prompts.texts * 1000, toxicity=prompts.toxicity * 1000)
+    start = time.process_time()
+    assert len(choose_prompts(many, 100).texts) == 100 and time.process_time() - start < 3
     assert sum(score >= 0.5 for score in choose_prompts(prompts, 30).toxicity) == 15
     with pytest.raises(DataError, match="has 40 prompts to draw, wanted 41"):
         choose_prompts(prompts, 41)

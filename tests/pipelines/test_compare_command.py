@@ -10,7 +10,7 @@ import pytest
 from micro_run import QUIET, call, libraries_as_before
 from tunewell.eval.statistics import mean_score, share_score
 from tunewell.eval.task import TaskResult, write_result
-from tunewell.pipelines.comparing import _sides
+from tunewell.pipelines.comparing import _sides, compare_sides, pair_record, read_sides
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 BEFORE = [0, 0, 0, 1, 1, 0, 0, 0]
@@ -123,6 +123,16 @@ def test_toxicity_of_other_k_is_refused_with_the_cure_and_converted_on_demand(tu
     assert "wanted 1 to 1" in tunewell_("compare", "two", "one", "--k", "2").err
 
 
+def test_the_page_of_converted_results_shows_both_sides_at_that_k(place):
+    write_result(toxicity([[0.1, 0.6], [0.2, 0.7]], 2), place / "two" / "toxicity.json")
+    write_result(toxicity([[0.9], [0.8]], 1), place / "one" / "toxicity.json")
+    record, results = pair_record(compare_sides(*read_sides("two", "one"), k=1))
+    rows = {row["model"]: row for row in record["results"]}
+    assert [row["details"]["decoding"]["k"] for row in rows.values()] == [1, 1]
+    assert rows["two"]["scores"]["toxicity_probability"]["value"] == pytest.approx(0.5)
+    assert results["two"]["toxicity"].items[0]["values"]["toxicity_probability"] == pytest.approx(0.5)
+
+
 def test_the_page_shows_both_sides(tunewell_, place):
     assert tunewell_("compare", "old", "new", "--report", "page.html").code == 0
     page = (place / "page.html").read_text()
@@ -133,6 +143,17 @@ def test_places_that_hold_nothing_are_told_with_what_was_wanted(tunewell_, place
     called = tunewell_("compare", "old", "nowhere")
     assert called.code == 2 and "nowhere does not exist" in called.err
     assert tunewell_("compare", "old/truthfulness.json", "new").code == 0
+
+
+def test_a_folder_whose_path_has_an_at_sign_can_be_named(tunewell_, place):
+    (place / "me@work").mkdir()
+    run = place / "me@work" / "run"
+    for name in ("base", "sft"):
+        write_result(truthfulness(AFTER), run / "05-eval" / name / "truthfulness.json")
+    (run / "run.json").write_text('{"stages": {"eval": {"folder": "05-eval"}}}')
+    called = tunewell_("compare", "me@work/run@base", "me@work/run@sft")
+    assert called.code == 0, called.err
+    assert tunewell_("compare", "me@work/run", "me@work/run@base").code == 0
 
 
 def test_a_difference_that_the_exact_test_does_not_bear_out_is_not_called_one(tunewell_, place):
