@@ -9,6 +9,8 @@ from .statistics import RESAMPLES, holm, mcnemar, minimal_detectable_effect, pai
 from .task import TaskResult
 
 MUST_AGREE = ("mode", "preset", "prompt_sha256", "condition", "decoding", "scorer", "window")
+_NO_SPREAD = 1e-12  # a standard error that is nothing but rounding
+PER_TOKEN = "nll"  # a figure whose items are weighted by their tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,12 @@ def compare(before: TaskResult, after: TaskResult, *, seed: int = 0, resamples: 
     Raises:
         DataError: the results were not measured in the same way, or share no item.
     """
-    _check_alike(before, after)
+    if faults := how_they_differ(before, after):
+        raise DataError(
+            "the two results were not measured in the same way and cannot be compared:\n"
+            + "\n".join(f"  - {fault}" for fault in faults)
+            + "\nEvaluate both models with the same settings"
+        )
     first = {item["id"]: item for item in before.items}
     second = {item["id"]: item for item in after.items}
     pairs = [(first[name], second[name]) for name in first if name in second]
@@ -99,7 +106,8 @@ def holm_adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [replace(row, p_holm=adjusted.get(place)) for place, row in enumerate(comparisons)]
 
 
-def _check_alike(before: TaskResult, after: TaskResult) -> None:
+def how_they_differ(before: TaskResult, after: TaskResult) -> list[str]:
+    """What was asked otherwise of the second model, so that no figure of the two can be compared; mostly nothing."""
     faults = [] if before.name == after.name else [f"task: {before.name!r} and {after.name!r}"]
     for key in MUST_AGREE:
         a, b = before.details.get(key), after.details.get(key)
@@ -108,12 +116,19 @@ def _check_alike(before: TaskResult, after: TaskResult) -> None:
             faults += [f"{key}.{name}: {a.get(name)!r} and {b.get(name)!r}" for name in names]
         elif a != b:
             faults.append(f"{key}: {a!r} and {b!r}")
-    if faults:
-        raise DataError(
-            "the two results were not measured in the same way and cannot be compared:\n"
-            + "\n".join(f"  - {fault}" for fault in faults)
-            + "\nEvaluate both models with the same settings"
-        )
+    return faults + _other_tokens(before, after)
+
+
+def _other_tokens(before: TaskResult, after: TaskResult) -> list[str]:
+    """Loss per token has another unit where the same texts are cut into another number of tokens."""
+    counts = {item["id"]: item["weights"][PER_TOKEN] for item in before.items if PER_TOKEN in item.get("weights", {})}
+    both = [(counts[item["id"]], item["weights"][PER_TOKEN]) for item in after.items if item["id"] in counts]
+    other = sum(a != b for a, b in both)
+    if not other:
+        return []
+    return [
+        f"tokenizer: {other} of {len(both)} texts have another number of tokens, so loss per token has another unit"
+    ]
 
 
 def _compare_one(
@@ -149,9 +164,14 @@ def _compare_one(
         only_after=0,
         gained=gained,
         lost=lost,
-        minimal_detectable=None if difference.se is None else minimal_detectable_effect(difference.se),
+        minimal_detectable=_detectable(difference.se),
         higher_is_better=before.scores[metric].higher_is_better,
     )
+
+
+def _detectable(se: float | None) -> float | None:
+    """None too where all items changed alike (most of all: not at all): such a bootstrap knows nothing of its power."""
+    return None if se is None or se < _NO_SPREAD else minimal_detectable_effect(se)
 
 
 def _mean(values: Sequence[float], weights: Sequence[float]) -> float:

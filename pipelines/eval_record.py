@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..eval.compare import Comparison
+from ..eval.compare import Comparison, how_they_differ
 from ..eval.task import TaskResult, read_result
 from ..toolkit.errors import DataError, RunError
 from ..toolkit.files import read_json
@@ -37,6 +37,14 @@ def results_of(record: Mapping[str, Any], folder: Path) -> dict[str, dict[str, T
         if row["status"] == MEASURED:
             found.setdefault(row["model"], {})[row["task"]] = read_result(folder / row["file"])
     return found
+
+
+def not_comparable(first: TaskResult, second: TaskResult) -> str:
+    """Why two results of one task cannot be compared; empty where they can."""
+    if faults := how_they_differ(first, second):
+        return "; ".join(faults)
+    shared = {item["id"] for item in first.items} & {item["id"] for item in second.items}
+    return "" if shared else "they share no item"
 
 
 def require_results(record: Mapping[str, Any], folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Gather the record of an evaluation and its answers into what the report page shows."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from .. import __version__
 from ..eval.task import TaskResult
 from .eval_items import explorer
-from .eval_record import FAILED, MEASURED, read_evaluation, require_results, results_of
+from .eval_record import FAILED, MEASURED, not_comparable, read_evaluation, require_results, results_of
 from .report.numbers import change, estimate
 from .report.results import CLEAR
 
@@ -45,7 +46,7 @@ def report_of(
         "subtitle": f"{_and(models)}: {_and([task['name'] for task in record['tasks']])}.",
         "generated_by": f"tunewell {__version__}",
         "verdict": list(_verdict(record)),
-        "warnings": list(_warnings(record)),
+        "warnings": [*_warnings(record), *_not_compared(record, results)],
         "not_measured": [{"what": f"{row['task']} of {row['model']}", "reason": row["reason"] or "no reason was given"}
                          for row in record["results"] if row["status"] == FAILED],
         "headline": list(_headline(record)),
@@ -129,6 +130,14 @@ def _warnings(record: Mapping[str, Any]) -> Iterator[str]:
             yield f"{model['name']}: {model['base']} is an id of the hub without a pinned revision; it may change."
     if not record["run"]["finished"]:
         yield "This evaluation was not finished: give the same command again to go on."
+
+
+def _not_compared(record: Mapping[str, Any], results: Mapping[str, Mapping[str, TaskResult]]) -> Iterator[str]:
+    for task in (task["name"] for task in record["tasks"]):
+        asked = [row["model"] for row in _measured(record, task)]
+        for first, second in itertools.combinations(asked, 2):
+            if reason := not_comparable(results[first][task], results[second][task]):
+                yield f"{task} of {first} and {second} is not compared: {reason}."
 
 
 def _headline(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

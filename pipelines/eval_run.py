@@ -11,15 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..eval.compare import MUST_AGREE, Comparison, compare, holm_adjusted
-from ..eval.task import Ask, Task, TaskResult, write_result
-from ..toolkit.errors import ModelError, RunError, TunewellError
+from ..eval.compare import Comparison, compare, holm_adjusted
+from ..eval.task import Ask, Task, write_result
+from ..toolkit.errors import ModelError, TunewellError
 from ..toolkit.files import read_json, sha256_file, write_json
 from ..toolkit.machine import hardware, source_state, versions
 from ..toolkit.stage import lock
 from .at_decoding import wanted_at_decoding
 from .console import Console
-from .eval_record import FAILED, MEASURED, RECORD, SCHEMA_VERSION, head_of, read_evaluation, results_of
+from .eval_conflicts import refuse_conflicts
+from .eval_record import (
+    FAILED,
+    MEASURED,
+    RECORD,
+    SCHEMA_VERSION,
+    head_of,
+    not_comparable,
+    read_evaluation,
+    results_of,
+)
 from .eval_units import NamedModel, Unit
 from .model_source import answering
 
@@ -46,7 +56,7 @@ def run_evaluation(
         out: folder; `eval.json` is the record, `MODEL/TASK.json` every answer.
         console: shows progress.
         argv: the command line, for the record.
-        again: replace results that were measured otherwise.
+        again: replace results that were measured otherwise; of models that are not asked, let them stand beside.
 
     Returns:
         what eval.json holds.
@@ -59,8 +69,7 @@ def run_evaluation(
     with lock(out):
         record = _record(out, argv)
         known = {(row["model"], row["task"]): row for row in record["results"]}
-        if not again:
-            _refuse_conflicts(units, known, out)
+        refuse_conflicts(units, known, out, again)
         todo = [unit for unit in units if not _is_done(unit, known, out)]
         for unit in units:
             if unit not in todo:
@@ -71,8 +80,8 @@ def run_evaluation(
             mine = [unit for unit in todo if unit.model is model]
             if mine:
                 _ask_model(model, mine, asks, record, out, console)
-        record["warnings"] = list(_warnings(models, tasks))
-        record["comparisons"] = _comparisons(record, out)
+        record["warnings"] = [*_still_true(record["warnings"], units), *_warnings(models, tasks)]
+        record["comparisons"] = _comparisons(record, out, console)
         record["run"]["finished"] = True
         write_json(out / RECORD, record)
         _remove_empty(out / PARTIAL)
@@ -99,7 +108,7 @@ def _record(out: Path, argv: Sequence[str]) -> dict[str, Any]:
         "tasks": earlier.get("tasks", []),
         "results": earlier.get("results", []),
         "comparisons": [],
-        "warnings": [],
+        "warnings": earlier.get("warnings", []),
     }
 
 
@@ -109,31 +118,6 @@ def _is_done(unit: Unit, known: Mapping[tuple[str, str], Mapping[str, Any]], out
         return False
     path = out / row["file"]
     return path.is_file() and sha256_file(path) == str(row["sha256"])
-
-
-def _refuse_conflicts(units: Sequence[Unit], known: Mapping[tuple[str, str], Mapping[str, Any]], out: Path) -> None:
-    faults = []
-    for unit in units:
-        row = known.get((unit.model.name, unit.task))
-        if row is not None and row["status"] == MEASURED and row["fingerprint"] != unit.fingerprint:
-            faults.append(f"{unit.model.name}, {unit.task}: {_difference(row, unit)}")
-    if faults:
-        raise RunError(
-            f"{out} holds results that were measured otherwise:\n"
-            + "\n".join(f"  - {fault}" for fault in faults)
-            + "\nGive another --out, or --again to measure them anew in place of the old ones."
-        )
-
-
-def _difference(row: Mapping[str, Any], unit: Unit) -> str:
-    old, new = row["settings"], unit.tree
-    changed = [f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in sorted(old.keys() | new.keys())
-               if old.get(key) != new.get(key)]  # fmt: skip
-    if sorted(row["files"].values()) != sorted(unit.files.values()):
-        changed.append("a file that the task reads has changed")
-    if row["model_sha256"] != unit.model.as_json()["sha256"]:
-        changed.append("the model, or how it is held in memory, has changed")
-    return "; ".join(changed) or "the code of tunewell has changed"
 
 
 def _prepared(todo: Sequence[Unit], console: Console) -> dict[str, Ask]:
@@ -262,7 +246,7 @@ def _held(stack: Any) -> dict[str, Any]:
     }
 
 
-def _comparisons(record: Mapping[str, Any], out: Path) -> list[dict[str, Any]]:
+def _comparisons(record: Mapping[str, Any], out: Path, console: Console) -> list[dict[str, Any]]:
     """Paired differences of every figure between every two models; the headlines of a pair are adjusted together."""
     measured = results_of(record, out)
     labels = {task["name"]: list(task["labels"]) for task in record["tasks"]}
@@ -271,8 +255,13 @@ def _comparisons(record: Mapping[str, Any], out: Path) -> list[dict[str, Any]]:
     for first, second in itertools.combinations(order, 2):
         rows: list[Comparison] = []
         for task in measured[first]:
-            if task in measured[second] and are_alike(measured[first][task], measured[second][task]):
-                rows += compare(measured[first][task], measured[second][task])
+            if task not in measured[second]:
+                continue
+            pair = measured[first][task], measured[second][task]
+            if reason := not_comparable(*pair):
+                console.warn(f"{task} of {first} and {second} is not compared: {reason}")
+            else:
+                rows += compare(*pair)
         heads = [row for task in measured[first] if (row := head_of(rows, task, labels.get(task, []))) is not None]
         adjusted = {(row.task, row.metric): row.p_holm for row in holm_adjusted(heads)}
         found += [
@@ -282,11 +271,14 @@ def _comparisons(record: Mapping[str, Any], out: Path) -> list[dict[str, Any]]:
     return found
 
 
-def are_alike(first: TaskResult, second: TaskResult) -> bool:
-    """Whether two results of one task were measured in the same way on some of the same items."""
-    if any(first.details.get(key) != second.details.get(key) for key in MUST_AGREE):
-        return False
-    return bool({item["id"] for item in first.items} & {item["id"] for item in second.items})
+def _still_true(earlier: Sequence[str], units: Sequence[Unit]) -> list[str]:
+    """Warnings of an earlier call about models and tasks that this one does not ask."""
+    names = {unit.model.name for unit in units} | {_about(unit.task, unit.model.name) for unit in units}
+    return [warning for warning in earlier if warning.partition(": ")[0] not in names]
+
+
+def _about(task: str, model: str) -> str:
+    return f"{task} of {model}"
 
 
 def _warnings(models: Sequence[NamedModel], tasks: Mapping[str, Task]) -> Iterator[str]:
@@ -305,7 +297,7 @@ def _warnings(models: Sequence[NamedModel], tasks: Mapping[str, Task]) -> Iterat
             scorer = getattr(task, "scorer", None)
             if scorer is not None and scorer in filtered:
                 yield (
-                    f"{name} of {model.name}: the scorer {scorer} also filtered the training data, so its figures "
+                    f"{_about(name, model.name)}: the scorer {scorer} also filtered the training data, so its figures "
                     "flatter the model: measure with another one."
                 )
 

@@ -98,6 +98,18 @@ def test_results_on_other_rows_are_refused() -> None:
 def test_the_smallest_difference_that_would_be_found_stands_beside() -> None:
     [row] = compare(result(hits("0101010101")), result(hits("1101010101")))
     assert row.minimal_detectable == pytest.approx(2.8016 * row.se, rel=1e-3)
+    [same] = compare(result(hits("0101")), result(hits("0101")))
+    [shifted] = compare(result({"a": 0.1, "b": 0.4, "c": 0.7}), result({"a": 0.2, "b": 0.5, "c": 0.8}))
+    # Four items that did not change do not show that any difference, however small, would have been found.
+    assert same.minimal_detectable is None and shifted.minimal_detectable is None
+
+
+def test_loss_per_token_of_different_tokenizers_is_refused() -> None:
+    values = {"a": 2.0, "b": 3.0}
+    first, second = result(values, "nll", weights=[10, 20]), result(values, "nll", weights=[10, 31])
+    assert compare(first, first)
+    with pytest.raises(DataError, match=r"tokenizer: 1 of 2 texts have another number of tokens"):
+        compare(first, second)
 
 
 def test_p_values_read_together_are_adjusted_together() -> None:

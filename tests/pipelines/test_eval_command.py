@@ -117,6 +117,40 @@ def test_other_settings_are_refused_with_what_changed_and_again_replaces_them(do
     assert [row for row in record["comparisons"] if row["task"] == "truthfulness"]
 
 
+def test_a_model_asked_otherwise_than_those_that_are_there_is_refused_with_what_differs(done, tunewell_):
+    called = tunewell_("eval", *ASKED, "toxicity.samples_per_prompt=3", "-m", "third=first", "--out", done)
+    assert called.code == 2
+    assert "first, toxicity: samples_per_prompt was 2, now 3" in called.err and "--again" in called.err
+    # What bounds the memory changes no figure: a larger model may need less.
+    asked = ("eval", *ASKED[1:2], *(word for word in ASKED if word.startswith("toxicity.")), "resamples=200")
+    called = tunewell_(*asked, "toxicity.batch_size=1", "-m", "third=first", "--out", done)
+    assert called.code == 0, called.err
+    called = tunewell_(*asked, "toxicity.samples_per_prompt=3", "-m", "fourth=first", "--out", done, "--again")
+    assert called.code == 0
+    assert "toxicity of first and fourth is not compared: decoding.k: 2 and 3" in called.err
+    assert "toxicity of first and fourth is not compared: decoding.k: 2 and 3" in (done / "report.html").read_text()
+
+
+def test_another_model_under_a_name_that_is_taken_is_refused(done, tunewell_):
+    """The tasks that it is not asked would stand beside as if they were its own."""
+    asked = [word for word in ASKED if not word.startswith(("truthfulness", "toxicity"))]
+    for more in ((), ("--again",)):
+        called = tunewell_("eval", *asked, "-m", "first=second", "--out", done, *more)
+        assert called.code == 2
+    assert "under the same name:\n  - first, truthfulness\n  - first, toxicity" in called.err
+    assert tunewell_("eval", *ASKED, "-m", "first=second", "--out", done, "--again").code == 0
+
+
+def test_what_a_model_was_warned_of_stays_when_another_is_added(done, tunewell_):
+    record = json.loads((done / "eval.json").read_text())
+    told = ["toxicity of first: flattered", "other: measured without them"]
+    (done / "eval.json").write_text(json.dumps(record | {"warnings": told}))
+    assert tunewell_("eval", *ASKED, "-m", "third=first", "--out", done).code == 0
+    assert json.loads((done / "eval.json").read_text())["warnings"] == told
+    assert tunewell_("eval", *ASKED, "-m", "first", "--out", done).code == 0  # said anew, or no longer true
+    assert json.loads((done / "eval.json").read_text())["warnings"] == told[1:]
+
+
 def test_a_model_that_gives_nan_fails_visibly_and_stops_no_other(tunewell_, tmp_path):
     called = tunewell_("eval", *ASKED, "-m", "broken", "-m", "first", "--out", tmp_path)
     assert called.code == 2
