@@ -36,6 +36,8 @@ from tools.peers import peer_python
 
 NEEDS = ["datatrove[io]==0.10.1", "orjson==3.13.0", "ahocorasick_rs==1.0.3", "regex"]
 PATTERNS = 5_000
+WORDS = 37
+"Words of a document: 300 characters, with the spaces between them."
 SMALL_MB = 10
 
 
@@ -64,9 +66,9 @@ class Writer:
 
     def document(self, number: int, patterns: list[str]) -> str:
         """Write the document of a number."""
-        words = self.words(50)
+        words = self.words(WORDS)
         if number % 50 == 0:
-            words.insert(self._rng.randrange(50), self._rng.choice(patterns))
+            words.insert(self._rng.randrange(WORDS), self._rng.choice(patterns))
         if number % 10 == 1:
             words.append("café")
         return " ".join(words).capitalize() + "."
@@ -164,9 +166,11 @@ def start(folder: Path, out: Path) -> None:
 
 PARTS: dict[str, Callable[[Path, Path], None]] = {"ours": ours, "bare": bare, "datatrove": datatrove, "start": start}
 IMPORTS = {
-    "ours": "import tunewell.pipelines.corpus.report, tunewell.pipelines.corpus.publishing, pyarrow.parquet",
+    "ours": "import tunewell.pipelines.console, tunewell.pipelines.corpus.report, tunewell.pipelines.corpus.runner, "
+            "pyarrow.parquet",
     "bare": "import orjson",
-    "datatrove": "import datatrove.pipeline.readers, datatrove.pipeline.filters, datatrove.pipeline.writers",
+    "datatrove": "import ahocorasick_rs, datatrove.executor, datatrove.pipeline.filters, datatrove.pipeline.readers, "
+                 "datatrove.pipeline.writers",
     "start": "pass",
 }
 

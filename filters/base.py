@@ -1,8 +1,8 @@
 """A filter judges texts: each verdict keeps the measured score beside the decision."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     Summaries = NDArray[np.uint64]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What a filter found in one text, and what follows from it."""
 
     keep: bool
@@ -30,7 +29,7 @@ class Verdict:
     matched: str = ""
     "The listed pattern or the trigger phrase that the span matches best."
 
-    measures: Mapping[str, float] = field(default_factory=dict)
+    measures: Mapping[str, float] = {}
     "Every value measured, by name, for the score store; what could not be measured is absent."
 
     marks: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import ahocorasick_rs
 
@@ -24,8 +25,7 @@ SEAM = "\0"
 "Stands between texts that are looked through as one; no pattern holds it, so nothing matches across it."
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):
     """One listed pattern in a text; start and end are characters of the text as it was given."""
 
     start: int

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..toolkit.errors import SettingsError
@@ -102,7 +102,7 @@ class PersonalDataFilter:
             return verdict
         first = next((one for one in found if one.kind == verdict.reason), found[0])
         # The kind, not the datum: reports repeat what was matched.
-        return replace(verdict, span=(first.start, first.end), matched=first.kind)
+        return verdict._replace(span=(first.start, first.end), matched=first.kind)
 
 
 def find_personal_data(

@@ -94,8 +94,8 @@ class Prefilter:
         hashes = _hashes(letters, starts, lengths)
         # Most words begin no pattern, which one look at a small table tells.
         kinds = self._kinds.take(_slots(hashes))
-        first = np.flatnonzero(kinds)
-        single = first[np.flatnonzero(kinds.take(first) & SINGLE)]
+        first = np.flatnonzero(kinds != 0)
+        single = first[kinds.take(first) & SINGLE != 0]
         singles = self._singles.places(hashes.take(single))
         pairs = self._pairs.places(_paired(hashes.take(first), hashes.take(first + 1, mode="clip")))
         return starts[np.concatenate((single[singles], first[pairs]))]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -91,7 +91,7 @@ class ToxicityFilter:
             marks = (*marks, "partly_unscored")
         worst = int(np.nanargmax(scores))
         verdict = decide({"toxicity": float(scores[worst])}, self.limits, marks=marks)
-        return replace(verdict, span=windows[worst])
+        return verdict._replace(span=windows[worst])
 
     def _windows(self, text: str) -> list[Window]:
         """Cut a text into windows that end and begin between words, where there are blanks to cut at."""

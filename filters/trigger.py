@@ -313,5 +313,5 @@ def _verdict(measured: Measurement, limits: Sequence[Limit]) -> Verdict:
     limit = deciding_limit(measured.measures, limits)
     for axis in measured.axes:
         if limit is not None and axis.axis == limit.measure:
-            return replace(verdict, span=axis.span, matched=axis.phrase)
+            return verdict._replace(span=axis.span, matched=axis.phrase)
     return verdict

@@ -118,7 +118,7 @@ def read_part(
         offsets = [NO_OFFSET if offset is None else offset for _, offset, _, _ in chunk]
         failing = unreadable if first == 0 else []
         batch = Batch(
-            raws=[raw for _, _, raw, _ in chunk], texts=[one.text for one in texts], places=texts,
+            texts=[one.text for one in texts], raws=[raw for _, _, raw, _ in chunk], places=texts,
             lines=np.array([line for line, _, _, _ in chunk], dtype=np.int64),
             offsets=np.array(offsets, dtype=np.int64), bad=failing, n_lines=len(chunk) + len(failing),
             n_bytes=sum(len(raw) for _, _, raw, _ in chunk),

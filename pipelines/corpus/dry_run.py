@@ -13,9 +13,10 @@ from ...eval.task import Score
 from ..console import Console
 from ..filter_building import CALIBRATION_SAMPLE, split_filters
 from ..report.numbers import duration
-from .batches import Batch, read_segment
+from .batches import Batch
 from .engines import n_workers_for
 from .plan import Plan
+from .segments import read_segment
 from .units import Segment, Source
 from .worker import judge_batch
 
@@ -107,7 +108,7 @@ def estimate(plan: Plan, n: int, console: Console, *, workers: int | None = None
         for batch, share in _sample(plan, n, seed):
             n_bytes, n_lines = n_bytes + batch.n_bytes, n_lines + batch.n_lines - batch.blank
             unreadable += len(batch.bad)
-            part = _head(batch, share)
+            part = batch.some(range(min(share, len(batch.texts))))
             start = time.monotonic()
             part, verdicts, failed = judge_batch(rows, part)
             spent += time.monotonic() - start
@@ -130,7 +131,7 @@ def estimate(plan: Plan, n: int, console: Console, *, workers: int | None = None
 
 def sample_texts(plan: Plan, *, n: int = CALIBRATION_SAMPLE, seed: int = 0) -> list[str]:
     """Draw texts from all over the corpus."""
-    return [text for batch, share in _sample(plan, n, seed) for text in _head(batch, share).texts]
+    return [text for batch, share in _sample(plan, n, seed) for text in batch.texts[:share]]
 
 
 def _sample(plan: Plan, n: int, seed: int) -> Iterator[tuple[Batch, int]]:
@@ -187,14 +188,6 @@ def _segment(number: int, source: Source, at: int) -> Segment:
         start = min(at * source.parts // source.size, source.parts - 1)
         return Segment(number, start, source.parts if source.kind == "dataset" else start + 1, 0)
     return Segment(number, 0, source.size, source.size)
-
-
-def _head(batch: Batch, n: int) -> Batch:
-    """The first rows of a batch."""
-    return Batch(
-        raws=batch.raws[:n], texts=batch.texts[:n], places=None if batch.places is None else batch.places[:n],
-        column=batch.column, lines=batch.lines[:n], offsets=batch.offsets[:n], n_lines=n, n_bytes=0,
-    )  # fmt: skip
 
 
 def _share(count: int, n: int) -> Score:

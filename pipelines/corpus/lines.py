@@ -24,13 +24,13 @@ class Lines:
     """Some lines in a row.
 
     Attributes:
-        lines: without their line feeds.
+        block: the lines, each with its line feed; the last one of a file is given one.
         offset: of the first one, in bytes of the file, or of the unpacked text where it is compressed.
-        fault: why what these lines hold cannot be used; None for good lines.
-        skipped: bytes that were read and are not in `lines`: a byte order mark, the rest of a line that is too long.
+        fault: why a line cannot be used, of which `block` is the beginning; None for good lines.
+        skipped: bytes of that line that were read and are not in `block`.
     """
 
-    lines: list[bytes]
+    block: bytes
     offset: int
     fault: str | None = None
     skipped: int = 0
@@ -38,22 +38,28 @@ class Lines:
 
 @dataclass
 class _Rest:
-    """The beginning of a line whose end has not been read."""
+    """The beginning of a line whose end has not been read.
 
-    parts: list[bytes] = field(default_factory=list)
+    Attributes:
+        offset: where it begins, as in `Lines`.
+        size: how long it is; of one that is too long not all is held.
+    """
+
+    offset: int = 0
     size: int = 0
+    _parts: list[bytes] = field(default_factory=list)
 
     def add(self, part: bytes) -> None:
         """Hold more of the line, as long as it is not too long."""
         if part and self.size <= LONGEST:
-            self.parts.append(part)
+            self._parts.append(part)
         self.size += len(part)
 
-    def take(self) -> bytes:
-        """Give what is held, and begin anew."""
-        line = b"".join(self.parts)
-        self.parts, self.size = [], 0
-        return line
+    def take(self, end: bytes | memoryview = b"") -> bytes:
+        """Give what is held, and what ends it, and begin anew."""
+        taken = b"".join([*self._parts, end])
+        self._parts, self.size = [], 0
+        return taken
 
 
 def read_lines(path: Path, kind: str, start: int, end: int) -> Iterator[Lines]:
@@ -79,7 +85,7 @@ def _plain_lines(path: Path, start: int, end: int) -> Iterator[Lines]:
     with path.open("rb", buffering=0) as file:
         position = _first_line_from(file, start)
         file.seek(position)
-        yield from _split(iter(lambda: file.read(BLOCK), b""), position, end)
+        yield from _split(iter(lambda: file.read(BLOCK), b""), _Rest(position), end)
 
 
 def _first_line_from(file: Iterable[bytes], start: int) -> int:
@@ -97,59 +103,54 @@ def _first_line_from(file: Iterable[bytes], start: int) -> int:
 
 def _stream_lines(chunks: Iterator[bytes]) -> Iterator[Lines]:
     rest = _Rest()
-    position = 0
     try:
-        for lines in _split(chunks, 0, None, rest):
-            yield lines
-            position = lines.offset + lines.skipped + sum(map(len, lines.lines)) + len(lines.lines)
+        yield from _split(chunks, rest, None)
     except (EOFError, gzip.BadGzipFile, zlib.error, DataError) as error:
         fault = f"the file is cut short or damaged, what follows is lost: {error}"
-        yield Lines([rest.take()[:SHOWN_OF_LONGEST]], position, fault)
+        yield Lines(rest.take()[:SHOWN_OF_LONGEST], rest.offset, fault)
 
 
-def _split(chunks: Iterator[bytes], position: int, end: int | None, rest: _Rest | None = None) -> Iterator[Lines]:
-    """Cut chunks at line feeds, up to the line that holds the byte before `end`."""
-    rest = rest or _Rest()
-    while end is None or position < end:
+def _split(chunks: Iterator[bytes], rest: _Rest, end: int | None) -> Iterator[Lines]:
+    """Cut chunks behind line feeds, up to the line that holds the byte before `end`."""
+    while end is None or rest.offset < end:
         chunk = next(chunks, b"")
-        last = chunk.rfind(b"\n")
         if not chunk:
             if rest.size:
-                yield _checked(rest.size, [rest.take()], position)
+                yield _too_long(rest) if rest.size > LONGEST else _good(rest.take(b"\n"), rest.offset)
             return
+        last = chunk.rfind(b"\n")
         if last < 0:
             rest.add(chunk)
             continue
-        size = rest.size + last
-        if end is not None and position + size + 1 > end:
+        if end is not None and rest.offset + rest.size + last + 1 > end:
             # Lines that begin at the end or behind it belong to the next range.
-            last = chunk.find(b"\n", max(0, end - 1 - position - rest.size))
-        first = chunk.find(b"\n")
-        long_size = rest.size + first
-        behind = position + rest.size + last + 1
-        rest.add(chunk[:first])
-        head = rest.take()
-        if long_size > LONGEST:
-            yield _checked(long_size, [head], position)
-            position += long_size + 1
-            lines = chunk[first + 1 : last].split(b"\n") if last > first else []
-        else:
-            lines = [head, *chunk[first + 1 : last].split(b"\n")] if last > first else [head]
-        if lines:
-            yield _checked(0, lines, position)
-        position = behind
+            last = chunk.find(b"\n", max(0, end - 1 - rest.offset - rest.size))
+        behind = rest.offset + rest.size + last + 1
+        begin, first = 0, chunk.find(b"\n")
+        if rest.size + first > LONGEST:
+            rest.add(chunk[:first])
+            begin = first + 1
+            size = rest.size
+            yield _too_long(rest)
+            rest.offset += size + 1
+        if block := rest.take(memoryview(chunk)[begin : last + 1]):
+            yield _good(block, rest.offset)
+        rest.offset = behind
         rest.add(chunk[last + 1 :])
 
 
-def _checked(size: int, lines: list[bytes], position: int) -> Lines:
-    """Take a byte order mark off the first line of a file, and the tail off a line that is too long."""
-    if size > LONGEST:
-        fault = f"the line has {size:,} bytes, wanted at most {LONGEST:,}; kept here are the first {SHOWN_OF_LONGEST:,}"
-        shown = lines[0][:SHOWN_OF_LONGEST]
-        return Lines([shown], position, fault, skipped=size - len(shown))
-    if position == 0 and lines[0].startswith(BOM):
-        return Lines([lines[0][len(BOM) :], *lines[1:]], len(BOM), skipped=0)
-    return Lines(lines, position)
+def _good(block: bytes, offset: int) -> Lines:
+    """Take a byte order mark off the first line of a file."""
+    if offset == 0 and block.startswith(BOM):
+        return Lines(block[len(BOM) :], len(BOM))
+    return Lines(block, offset)
+
+
+def _too_long(rest: _Rest) -> Lines:
+    size = rest.size
+    shown = rest.take()[:SHOWN_OF_LONGEST]
+    fault = f"the line has {size:,} bytes, wanted at most {LONGEST:,}; kept here are the first {SHOWN_OF_LONGEST:,}"
+    return Lines(shown, rest.offset, fault, skipped=size - len(shown))
 
 
 def _gzip_chunks(path: Path) -> Iterator[bytes]:

@@ -86,7 +86,7 @@ class UnitWriter:
 
     def add(self, batch: Batch, verdicts: Mapping[str, Sequence[Verdict]], failed: Sequence[Bad] = ()) -> None:
         """Write one batch, with the verdict of each filter on each of its rows."""
-        n = len(batch.raws)
+        n = len(batch.texts)
         by = np.full(n, KEPT, dtype=np.int8)
         drops = [self._scores[name].add(verdicts[name]) for name in self._filters]
         for number in range(len(drops) - 1, -1, -1):  # the first filter has the last word
@@ -113,8 +113,8 @@ class UnitWriter:
         self, batch: Batch, index: int, name: str, later: Sequence[str], verdicts: Mapping[str, Sequence[Verdict]]
     ) -> None:
         verdict = verdicts[name][index]
-        place = batch.place(index).locate(verdict.span) if verdict.span else None
-        raw, line, offset = batch.raws[index], batch.lines[index].item(), batch.offsets[index].item()
+        place = batch.locate(index, verdict.span) if verdict.span else None
+        raw, line, offset = batch.raws[index], batch.lines.item(index), batch.offsets.item(index)
         tail = {
             "filter": name,
             "reason": verdict.reason,
@@ -208,7 +208,8 @@ class UnitWriter:
 def dropped_tail(offset: int | None, tail: Mapping[str, Any], raw: bytes) -> bytes:
     """Write what follows the line number in a record of a dropped row; the row stands last, as it came."""
     row = raw.rstrip(b"\r")
-    return b',"offset":' + _json(offset) + b"}," + _json(tail)[1:-1] + b',"row":' + row + b"}\n"
+    where = b"null" if offset is None else b"%d" % offset
+    return b',"offset":%b},%b,"row":%b}\n' % (where, _json(tail)[1:-1], row)
 
 
 def check_sum(counts: Mapping[str, int], where: str) -> None:

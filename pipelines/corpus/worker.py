@@ -10,9 +10,10 @@ from ...filters.base import CorpusFilter, Filter, Verdict
 from ...toolkit.errors import TunewellError
 from ...toolkit.files import read_json
 from ..filter_building import split_filters
-from .batches import Bad, Batch, read_segment
+from .batches import Bad, Batch
 from .plan import Plan
 from .publishing import Edges, publish
+from .segments import read_segment
 from .staging import RECORD, UnitWriter, staged_folder
 from .units import Unit
 
@@ -125,13 +126,7 @@ def _without_failures(name: str, one: Filter, batch: Batch) -> tuple[Batch, list
                     raw=batch.raws[index],
                 )
             )
-    left = Batch(
-        raws=[batch.raws[index] for index in kept], texts=[batch.texts[index] for index in kept],
-        places=None if batch.places is None else [batch.places[index] for index in kept], column=batch.column,
-        lines=batch.lines[kept], offsets=batch.offsets[kept], bad=batch.bad, blank=batch.blank,
-        n_lines=batch.n_lines, n_bytes=batch.n_bytes,
-    )  # fmt: skip
-    return left, kept, bad
+    return batch.some(kept), kept, bad
 
 
 _own: list[Worker] = []
