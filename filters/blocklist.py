@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ahocorasick_rs
+import numpy as np
 
 from ..toolkit.errors import SettingsError
 from .base import Limit, Verdict, decide
 from .leetspeak import leetspeak_places, read_leetspeak, skeleton
 from .matching import Matcher, Pattern, Place, leftmost_longest
 from .normalise import VERSION, fold, fold_simple, fold_with_offsets, is_simple
-from .prefilter import Prefilter
+from .prefilter import Integers, Prefilter
 
-TEXTS_AT_ONCE = 256
-CHARACTERS_AT_ONCE = 100_000
+TEXTS_AT_ONCE = 512
+CHARACTERS_AT_ONCE = 130_000
 "So much is looked through as one: what is made of it on the way stays in the processor's cache."
 LONG = 1_000_000
 "Longer texts are looked through alone."
@@ -131,26 +132,32 @@ class Blocklist:
         Yields:
             the number of each text with matches, from first to last, and what `find` finds in it.
         """
-        size = sum(map(len, texts))
+        sizes = np.fromiter(map(len, texts), np.int64, len(texts))
         # As many at once as their average length allows.
-        step = max(1, min(TEXTS_AT_ONCE, len(texts) * CHARACTERS_AT_ONCE // max(1, size)))
+        step = max(1, min(TEXTS_AT_ONCE, len(texts) * CHARACTERS_AT_ONCE // max(1, int(sizes.sum()))))
         suspects = {
             first + number: places
             for first in range(0, len(texts), step)
-            for number, places in self._suspects(texts[first : first + step], leetspeak).items()
+            for number, places in self._suspects(
+                texts[first : first + step], sizes[first : first + step], leetspeak
+            ).items()
         }
         for number in sorted(suspects):
             if hits := self._find_at(texts[number], suspects[number], leetspeak):
                 yield number, hits
 
-    def _suspects(self, texts: Sequence[str], leetspeak: bool) -> dict[int, list[int] | None]:
+    def _suspects(self, texts: Sequence[str], sizes: Integers, leetspeak: bool) -> dict[int, list[int] | None]:
         """Look through simple texts as one, and number those that may hold something, together with all others.
 
         With each go the places at which something may begin; None: they are not known.
         """
-        others = set(_others(texts))
-        simple = [number for number in range(len(texts)) if number not in others] if others else range(len(texts))
-        found = self._prefilter.suspects([texts[number] for number in simple] if others else texts)
+        others = set(_others(texts, sizes))
+        simple: Sequence[int] = range(len(texts))
+        if others:
+            simple = [number for number in simple if number not in others]
+            found = self._prefilter.suspects([texts[number] for number in simple], sizes[simple])
+        else:
+            found = self._prefilter.suspects(texts, sizes)
         suspects: dict[int, list[int] | None] = {simple[place]: places for place, places in found.items()}
         suspects |= dict.fromkeys(others)
         if leetspeak or self._prefilter.left_open:
@@ -272,14 +279,12 @@ def _verdict(text: str, hits: Sequence[Hit], limits: Sequence[Limit]) -> Verdict
     )
 
 
-def _others(texts: Sequence[str]) -> list[int]:
+def _others(texts: Sequence[str], sizes: Integers) -> list[int]:
     """Number the texts that are not looked through as one with others: those that are not simple, or too long."""
     foreign = [number for number, text in enumerate(texts) if not text.isascii()]
-    others = []
+    others: list[int] = np.flatnonzero(sizes > LONG).tolist()
     if not is_simple("".join([texts[number] for number in foreign])):
-        others = [number for number in foreign if not is_simple(texts[number])]
-    if max(map(len, texts)) > LONG:
-        others += [number for number, text in enumerate(texts) if len(text) > LONG]
+        others += [number for number in foreign if not is_simple(texts[number])]
     return others
 
 

@@ -57,11 +57,17 @@ class Prefilter:
                 (self.left_open if pattern.folded.isascii() else self.other).append(pattern)
         singles = _hash_words([own[0] for own in words if len(own) == 1])
         firsts, seconds = (_hash_words([own[place] for own in words if len(own) > 1]) for place in (0, 1))
-        self._singles, self._pairs = _Known(singles), _Known(_paired(firsts, seconds))
+        pairs = _paired(firsts, seconds)
         self._kinds = _table(singles) * SINGLE + _table(firsts) * BEGINS
+        self._pairs = _table(pairs)
+        self._known = np.unique(np.concatenate((singles, pairs)))  # sorted
 
-    def suspects(self, texts: Sequence[str]) -> dict[int, list[int]]:
+    def suspects(self, texts: Sequence[str], sizes: Integers) -> dict[int, list[int]]:
         """Number the texts, all simple, that may hold a pattern of whole words.
+
+        Args:
+            texts: the texts.
+            sizes: (texts,) of each, in characters.
 
         Returns:
             by number the characters of a text at which the first word of such a pattern may begin.
@@ -69,9 +75,9 @@ class Prefilter:
         places = self._places(texts)
         found: dict[int, list[int]] = {}
         if len(places):
-            ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1)
+            ends = np.cumsum(sizes + 1)
             numbers = np.searchsorted(ends, places, side="right")
-            begins = np.concatenate(([0], ends))[numbers]
+            begins = ends[numbers] - sizes[numbers] - 1
             for number, place in zip(numbers.tolist(), (places - begins).tolist(), strict=True):
                 found.setdefault(number, []).append(place)
         return found
@@ -95,27 +101,20 @@ class Prefilter:
         # Most words begin no pattern, which one look at a small table tells.
         kinds = self._kinds.take(_slots(hashes))
         first = np.flatnonzero(kinds != 0)
-        single = first[kinds.take(first) & SINGLE != 0]
-        singles = self._singles.places(hashes.take(single))
-        pairs = self._pairs.places(_paired(hashes.take(first), hashes.take(first + 1, mode="clip")))
-        return starts[np.concatenate((single[singles], first[pairs]))]
+        single = first[(kinds.take(first) & SINGLE) != 0]
+        paired = _paired(hashes.take(first), hashes.take(first + 1, mode="clip"))
+        begins = np.flatnonzero(self._pairs.take(_slots(paired)))
+        known = self._are_known(np.concatenate((hashes.take(single), paired.take(begins))))
+        places: Integers = starts[np.concatenate((single, first.take(begins)))[known]]
+        return places
 
-
-class _Known:
-    """A set of hashes that is asked about many at once."""
-
-    def __init__(self, hashes: Hashes) -> None:
-        self._all = np.unique(hashes)  # sorted
-        self._table = _table(hashes)
-
-    def places(self, hashes: Hashes) -> Integers:
-        """Places of those that are in the set."""
-        may = np.flatnonzero(self._table.take(_slots(hashes)))
-        if not len(may):
-            return may
-        nearest = np.minimum(np.searchsorted(self._all, hashes[may]), len(self._all) - 1)
-        known: Integers = may[self._all[nearest] == hashes[may]]
-        return known
+    def _are_known(self, hashes: Hashes) -> NDArray[np.bool_]:
+        """Whether hashes are those of patterns; True: it is."""
+        if not len(self._known):
+            return np.zeros(len(hashes), dtype=np.bool_)
+        nearest = np.minimum(np.searchsorted(self._known, hashes), len(self._known) - 1)
+        are_known: NDArray[np.bool_] = self._known.take(nearest) == hashes
+        return are_known
 
 
 def _table(hashes: Hashes) -> NDArray[np.bool_]:

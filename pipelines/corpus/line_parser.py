@@ -15,8 +15,6 @@ from ...toolkit.errors import DataError
 from .batches import Bad, Batch, Integers
 from .lines import Lines
 
-LINE_FEED = ord("\n")
-
 
 class LineParser:
     """Turns lines into batches, counting lines as it goes."""
@@ -33,23 +31,24 @@ class LineParser:
         if lines.fault is not None:
             yield self._unreadable(lines)
             return
-        ends = np.flatnonzero(np.frombuffer(lines.block, dtype=np.uint8) == LINE_FEED) + 1
+        all_raws = lines.block.split(b"\n")
+        all_raws.pop()  # nothing stands behind the last line feed
+        ends = np.cumsum(np.fromiter(map(len, all_raws), np.int64, len(all_raws)) + 1)
         begins = np.concatenate(([0], ends[:-1]))
         # Even parts: none of a few rows, which would cost as much as many.
         n_parts = -(-len(ends) // self._at_once)
         step = -(-len(ends) // n_parts)
         for first in range(0, len(ends), step):
+            raws = all_raws[first : first + step]
+            block = lines.block[begins.item(first) : ends.item(first + len(raws) - 1)]
             offsets = lines.offset + begins[first : first + step]
-            n_lines = len(offsets)
-            block = lines.block[begins.item(first) : ends.item(first + n_lines - 1)]
-            numbers = np.arange(self._n_lines + 1, self._n_lines + 1 + n_lines)
-            self._n_lines += n_lines
-            raws = block.split(b"\n")[:-1]
+            numbers = np.arange(self._n_lines + 1, self._n_lines + 1 + len(raws))
+            self._n_lines += len(raws)
             texts = self._texts_of(raws, block)
             if texts is not None and self._column is not None:
                 yield Batch(
                     texts=texts, raws=raws, block=block, column=self._column, lines=numbers, offsets=offsets,
-                    n_lines=n_lines, n_bytes=len(block),
+                    n_lines=len(raws), n_bytes=len(block),
                 )  # fmt: skip
             else:
                 yield self._one_by_one(raws, numbers, offsets, len(block))
