@@ -134,6 +134,7 @@ def interval_chart(
         right.set_yticks(range(len(rows)), [shorten(row.text, 29) for row in rows])
         right.tick_params(axis="y", labelcolor=INK, labelsize=11.5, length=0)
         right.spines["right"].set_visible(False)
+        right.patch.set_visible(False)
         return finish(figure, axes, key, title)
 
 
@@ -241,7 +242,6 @@ def new_figure(height: float) -> tuple[Figure, Axes]:
     """An empty chart `WIDTH` by `height` units; draw on it inside `style()`, then call `finish`."""
     layout = ConstrainedLayoutEngine(w_pad=3 / _DPI, h_pad=3 / _DPI)
     figure = Figure(figsize=(WIDTH / _DPI, height / _DPI), dpi=_DPI, layout=layout)
-    FigureCanvasSVG(figure)
     figure.patch.set_visible(False)
     axes = figure.add_subplot()
     axes.patch.set_visible(False)
@@ -321,7 +321,8 @@ def finish(figure: Figure, axes: Axes, key: str, title: str) -> Chart:
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support", category=UserWarning)
         buffer = StringIO()
         with style(key):
-            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+            # What `savefig` does beside this, for other formats, lays the figure out once more.
+            FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     height = figure.get_figheight() * _DPI
     box = axes.get_position()
     plot = (box.x0 * WIDTH, box.x1 * WIDTH, (1 - box.y1) * height, (1 - box.y0) * height, *axes.get_xlim())
