@@ -167,10 +167,10 @@ def start(folder: Path, out: Path) -> None:
 PARTS: dict[str, Callable[[Path, Path], None]] = {"ours": ours, "bare": bare, "datatrove": datatrove, "start": start}
 IMPORTS = {
     "ours": "import tunewell.pipelines.console, tunewell.pipelines.corpus.report, tunewell.pipelines.corpus.runner, "
-            "pyarrow.parquet",
+    "pyarrow.parquet",
     "bare": "import orjson",
     "datatrove": "import ahocorasick_rs, datatrove.executor, datatrove.pipeline.filters, datatrove.pipeline.readers, "
-                 "datatrove.pipeline.writers",
+    "datatrove.pipeline.writers",
     "start": "pass",
 }
 

@@ -322,7 +322,7 @@ def finish(figure: Figure, axes: Axes, key: str, title: str) -> Chart:
         buffer = StringIO()
         with style(key):
             # What `savefig` does beside this, for other formats, lays the figure out once more.
-            FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+            FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     height = figure.get_figheight() * _DPI
     box = axes.get_position()
     plot = (box.x0 * WIDTH, box.x1 * WIDTH, (1 - box.y1) * height, (1 - box.y0) * height, *axes.get_xlim())
