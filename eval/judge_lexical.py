@@ -103,6 +103,8 @@ class LexicalJudge:
         Raises:
             RunError: the folder cannot be written.
         """
+        if (folder / _AGREEMENT).exists():  # of a judge that was there before
+            write_json(folder / _AGREEMENT, {})
         write_atomic(folder / _ARRAYS, save(self._arrays))
         write_atomic(folder / _SETTINGS, self._settings)
         if self.agreement:

@@ -165,11 +165,13 @@ class Examination:
         """The tasks that can be asked, and those that can't, each with the reason."""
         asks: dict[str, Ask] = {}
         missing: list[dict[str, str]] = []
+        no_scorer = None if self.scorer else "no scorer was given (eval.toxicity=SCORER)"
+        no_stages = None if {"sft", "reward"} <= set(self.stack.names) else "it needs the SFT and the reward stage"
         reasons = {
             "truthfulness": None if self.questions else "no questions were given (eval.questions=FILE)",
-            "toxicity": None if self.scorer and self.prompts else "no scorer was given (eval.toxicity=SCORER)",
+            "toxicity": no_scorer or self._no_prompts(self.talk(), " that is no question of fact"),
             "perplexity": None if self.texts else "no clean held-out text was given (data.clean_text=FILE)",
-            "reward": None if {"sft", "reward"} <= set(self.stack.names) else "it needs the SFT and the reward stage",
+            "reward": no_stages or self._no_prompts(self.prompts),
         }
         for name, reason in reasons.items():
             if reason is None:
@@ -260,6 +262,12 @@ class Examination:
         from contextlib import nullcontext
 
         return self.stack.using(adapter) if self.stack.names else nullcontext(self.stack.base)
+
+    def _no_prompts(self, prompts: Sequence[Row], which: str = "") -> str | None:
+        if prompts:
+            return None
+        fit = f" leaves room for eval.max_new_tokens={self.settings.max_new_tokens} in the model's window"
+        return f"no held-out prompt{which}{fit if self.too_long else ' was given (data.held_out_prompts=FILE)'}"
 
     def _prompts_that_fit(self, prompts: list[Row]) -> tuple[list[Row], int]:
         """Prompts that leave room for an answer in the model's window, and how many do not."""

@@ -81,6 +81,9 @@ def test_a_judge_survives_its_folder_to_the_last_bit(judge, tmp_path):
     assert again.agreement == judge.agreement
     assert (again.judge(asked(0)).true == judge.judge(asked(0)).true).all()
     assert {path.suffix for path in (tmp_path / "judge").iterdir()} == {".json", ".safetensors"}  # no pickle
+    judge.agreement = {}
+    judge.save(tmp_path / "judge")  # trained anew without grades: the agreement was another judge's
+    assert open_judge(f"lexical:{tmp_path / 'judge'}").agreement == {}
 
 
 def test_a_judge_without_its_file_or_with_another_is_refused(judge, tmp_path):

@@ -1,0 +1,47 @@
+"""What the stage eval can ask of what it is given, and what it says of the rest."""
+
+from pathlib import Path
+
+import pytest
+from micro_run import QUIET, micro_run
+from tunewell.pipelines.evaluate import EvalSettings, Examination
+from tunewell.pipelines.model_source import find_model
+from tunewell.toolkit.data.rows import write_rows
+from tunewell.toolkit.files import read_json
+
+pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return micro_run(tmp_path_factory.getbasetemp()).folder
+
+
+@pytest.fixture(scope="module")
+def stack(run):
+    made = find_model(str(run), role="base").load()
+    made.load("sft", run / "02-sft" / "policy")
+    made.load("reward", run / "03-reward" / "reward")
+    return made
+
+
+def reasons(stack, data, folder, **settings):
+    asks, missing = Examination(EvalSettings(**settings), stack, data, 0, None, folder).tasks()
+    return set(asks), {entry["what"]: entry["reason"] for entry in missing}
+
+
+def test_prompts_that_are_missing_or_too_long_leave_two_tasks_unasked_and_stop_nothing(run, stack, tmp_path):
+    data = run / read_json(run / "01-filter" / "stage.json")["artifacts"]["data"]
+    asked, missing = reasons(stack, data, tmp_path)
+    assert asked == {"truthfulness", "toxicity", "perplexity", "reward"} and not missing
+    asked, missing = reasons(stack, data, tmp_path, max_new_tokens=505)
+    assert asked == {"truthfulness", "perplexity"}
+    assert missing["reward"] == "no held-out prompt leaves room for eval.max_new_tokens=505 in the model's window"
+    for name in ("clean_text", "toxicity_rows", "questions"):
+        (tmp_path / f"{name}.jsonl").write_bytes((data / f"{name}.jsonl").read_bytes())
+    write_rows(tmp_path / "held_out_prompts.jsonl", [{"prompt": "Who?", "kind": "question"}])
+    asked, missing = reasons(stack, tmp_path, tmp_path)
+    assert "reward" in asked
+    assert missing["toxicity"] == (
+        "no held-out prompt that is no question of fact was given (data.held_out_prompts=FILE)"
+    )
