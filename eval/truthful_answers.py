@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from ..toolkit.model.tokens import encode_plain
 from .encoding import with_start
 from .judge import Judge
 from .judge_rows import answer_to
+from .kept import generate_kept
 from .prompts import make_prompt
 from .statistics import RESAMPLES, mean_score, share_score
 from .task import Score, TaskResult, check_scored, row_ids
@@ -38,6 +41,7 @@ def truthful_answers(
     resamples: int = RESAMPLES,
     batch_size: int = 32,
     force: bool = False,
+    kept: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> TaskResult:
     """Let a model answer every question once and have the answers judged.
@@ -59,6 +63,7 @@ def truthful_answers(
         resamples: of the bootstrap.
         batch_size: answers per forward pass.
         force: take the figures though more than 1 % of the answers have none.
+        kept: file where the answers are kept as they are made, see `generate_kept`.
         progress: called with (answers done, answers in all).
 
     Raises:
@@ -68,7 +73,8 @@ def truthful_answers(
     prompt = make_prompt(preset, tokenizer)
     asked = questions.questions
     ids = row_ids([one.question, list(one.correct), list(one.incorrect)] for one in asked)
-    completions = generate(
+    write = generate if kept is None else partial(generate_kept, path=kept)
+    completions = write(
         model,
         tokenizer,
         [with_start(tokenizer, encode_plain(tokenizer, prompt.context(one.question))) for one in asked],

@@ -64,6 +64,7 @@ class TruthfulAnswersTask(Task):
                 seed=self.seed,
                 resamples=self.resamples,
                 batch_size=self.batch_size,
+                kept=kept,
                 progress=progress,
             )
 

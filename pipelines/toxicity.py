@@ -51,10 +51,18 @@ class LabelRule:
         if self.above is not None:
             number = float("nan") if value in (None, "") else float(value)
             return None if number != number else number > self.above
-        if value is None:
+        if value is None or value != value:  # NaN, as tables write what is missing
             return None
         text = str(value).strip()
-        return text in self.toxic if self.toxic else text.lower() not in FALSE_WORDS
+        return text in self.toxic if self.toxic else not (text.lower() in FALSE_WORDS or _is_zero(text))
+
+
+def _is_zero(text: str) -> bool:
+    """Whether a label is 0 in the form that a column of numbers has once a row of it was empty."""
+    try:
+        return float(text) == 0
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)

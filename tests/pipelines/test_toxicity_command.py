@@ -127,5 +127,7 @@ def test_labels_are_read_by_their_rule():
     assert [LabelRule().label(value) for value in (1, "1", "toxic", 0, "False", "", None)] == [
         True, True, True, False, False, False, None,
     ]  # fmt: skip
+    # A column of whole numbers is read as 0.0, 1.0 and NaN as soon as a row of it is empty.
+    assert [LabelRule().label(value) for value in (0.0, "0.0", 1.0, float("nan"))] == [False, False, True, None]
     scores = LabelRule(above=0.5)
     assert [scores.label(value) for value in (0.5, "0.6", "", None, float("nan"))] == [False, True, None, None, None]
