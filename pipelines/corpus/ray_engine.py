@@ -185,13 +185,23 @@ def ray_engine(plan: Plan, workers: int | None, address: str | None) -> Iterator
         except (OSError, ValueError, ray.exceptions.RayError) as error:
             raise RunError(
                 f"cannot join a Ray cluster at {address or 'this machine'}: {error}. Start one with `ray start --head` "
-                "and give what it prints as --address."
+                f"and give what it prints as --address.{_about_tokens(address)}"
             ) from error
     try:
         yield RayEngine(plan, workers)
     finally:
         if not was_running:
             ray.shutdown()
+
+
+def _about_tokens(address: str | None) -> str:
+    """Ray sends no token to a cluster that is named, unless told to, and does not say that this is what it lacks."""
+    if address is None or "RAY_AUTH_MODE" in os.environ:
+        return ""
+    return (
+        " If there is one, it may ask for a token, as clusters do that are started where ~/.ray/auth_token lies: set "
+        "RAY_AUTH_MODE=token here, and have the same token."
+    )
 
 
 def _knock(address: str | None) -> None:

@@ -8,6 +8,7 @@ import pytest
 from corpus_runs import QUIET, outputs, run, settings
 from tunewell.pipelines.corpus import engines
 from tunewell.pipelines.corpus.engines import find_engine
+from tunewell.pipelines.corpus.ray_engine import ray_engine
 from tunewell.pipelines.corpus.runner import make_plan, run_corpus
 from tunewell.toolkit.errors import MissingPackageError, RunError, SettingsError
 
@@ -88,3 +89,22 @@ def test_a_pool_whose_processes_die_is_made_anew_and_gives_up_with_advice(tmp_pa
     with pytest.raises(RunError, match="fewer --workers"):
         run_corpus(plan, QUIET, engine=engines.LocalPool(2))
     assert [len(numbers) for numbers in calls] == [len(plan.units), len(plan.units) - 2, len(plan.units) - 2]
+
+
+@pytest.mark.parametrize("mode", [None, "token"])
+def test_a_cluster_that_cannot_be_joined_may_lack_a_token_which_ray_does_not_say(tmp_path, monkeypatch, mode):
+    ray = pytest.importorskip("ray", reason="the extra [cluster] is not installed")
+
+    def refuse(**settings):
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    else:
+        monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(RunError, match="ray start --head") as caught, ray_engine(None, 1, address):
+            pass
+    assert ("RAY_AUTH_MODE=token" in str(caught.value)) == (mode is None)
