@@ -14,7 +14,7 @@ from ..toolkit.errors import DataError, RunError
 from ..toolkit.files import read_json
 from ..toolkit.machine import hardware, source_state, versions
 from .eval_record import RECORD, head_of, read_evaluation
-from .report.numbers import change, fixed, number
+from .report.numbers import change_text, fixed, number
 from .report.text import plain
 
 RUN = "run.json"
@@ -301,7 +301,7 @@ def _beside(row: Comparison) -> str:
 
 def _row_text(row: Comparison, label: Label | None) -> str:
     unit = label.unit if label else None
-    delta, interval = change(row.delta, row.low, row.high, unit)
+    delta = change_text(row.delta, row.low, row.high, unit)
     p = (
         ""
         if row.p is None
@@ -309,7 +309,7 @@ def _row_text(row: Comparison, label: Label | None) -> str:
     )
     flips = f"  +{len(row.gained)} \N{MINUS SIGN}{len(row.lost)}" if row.gained or row.lost else ""
     unscored = f"  {row.unscored} unscored" if row.unscored else ""
-    return f"{_sides(row.before, row.after, unit)}  {delta} {interval}{p}{flips}{unscored}"
+    return f"{_sides(row.before, row.after, unit)}  {delta}{p}{flips}{unscored}"
 
 
 def _sides(before: float, after: float, unit: str | None) -> str:

@@ -9,7 +9,7 @@ from .. import __version__
 from ..eval.task import TaskResult
 from .eval_items import explorer
 from .eval_record import FAILED, MEASURED, not_comparable, read_evaluation, require_results, results_of
-from .report.numbers import change, estimate
+from .report.numbers import change_text, estimate
 from .report.results import CLEAR
 
 FIGURE_COLUMNS = ["Task", "Figure", "Model", "Value", "Low", "High", "n", "Unscored", "Chance"]
@@ -82,11 +82,11 @@ def _verdict(record: Mapping[str, Any]) -> Iterator[str]:
             (row for row in record["comparisons"] if (row["task"], row["metric"]) == (task["name"], head)), None
         )
         if pair is not None:
-            delta, interval = change(pair["delta"], pair["low"], pair["high"], label["unit"])
+            delta = change_text(pair["delta"], pair["low"], pair["high"], label["unit"])
             p = _p_of(pair)
             # Of few pairs the bootstrap's interval is too narrow: the exact test must agree with it.
             is_clear = pair["low"] is not None and not pair["low"] <= 0 <= pair["high"] and (p is None or p <= CLEAR)
-            sentence += f" {pair['from']} to {pair['to']}: {delta} {interval}{'' if is_clear else ', no clear change'}."
+            sentence += f" {pair['from']} to {pair['to']}: {delta}{'' if is_clear else ', no clear change'}."
         yield sentence
 
 

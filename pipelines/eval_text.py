@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .report.numbers import change, estimate, number
+from .report.numbers import change_text, estimate, number
 
 
 def as_text(record: Mapping[str, Any]) -> str:
@@ -55,9 +55,9 @@ def _differences(record: Mapping[str, Any]) -> Iterator[str]:
         yield "paired differences"
     for row in rows:
         label = heads[row["task"], row["metric"]]
-        delta, interval = change(row["delta"], row["low"], row["high"], label["unit"])
+        delta = change_text(row["delta"], row["low"], row["high"], label["unit"])
         p = "" if row["p"] is None else f", p {row['p']:.2g} ({row['method']})"
-        yield f"  {row['from']} → {row['to']}  {label['text']}: {delta} {interval}, n {row['n_pairs']}{p}"
+        yield f"  {row['from']} → {row['to']}  {label['text']}: {delta}, n {row['n_pairs']}{p}"
 
 
 def paired_heads(record: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:

@@ -106,6 +106,12 @@ def change(delta: Any, low: Any, high: Any, unit: str | None = None) -> tuple[st
     return delta_text, interval
 
 
+def change_text(delta: Any, low: Any, high: Any, unit: str | None = None) -> str:
+    """A difference with its interval, if it has one: a single item or group has none."""
+    text, interval = change(delta, low, high, unit)
+    return f"{text} {interval if interval != NOT_MEASURED else '(no interval)'}"
+
+
 def duration(seconds: Any) -> str:
     """Seconds as "4.2 s", "3 min 05 s" or "2 h 07 min"."""
     if not is_number(seconds):

@@ -63,6 +63,14 @@ def test_differences_are_paired_and_flips_are_listed(tunewell_):
     assert "mc1 went from 1 to 0: 1 item\n    q4  Question 4?" in shown.out
 
 
+def test_a_single_pair_has_a_difference_and_no_interval_in_plain_words(tunewell_, place):
+    for name, hits in (("old", [0]), ("new", [1])):
+        write_result(truthfulness(hits), place / name / "truthfulness.json")
+    shown = tunewell_("compare", "old", "new", "--report", "page.html")
+    assert "+100 points (no interval)" in shown.out and "not measured" not in shown.out
+    assert "+100 points (no interval), no clear change" in (place / "page.html").read_text()
+
+
 def test_both_figures_have_the_same_decimals():
     assert _sides(1.2003, 1.19531, "nats") == "1.200 → 1.195"
     assert _sides(0.2582, 0.00843, None) == "0.2582 → 0.0084"
