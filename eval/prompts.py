@@ -63,6 +63,18 @@ def make_prompt(preset: str, tokenizer: Any = None) -> Prompt:
     return Prompt(preset=preset, context=_template(preset))
 
 
+def preset_faults(preset: str) -> list[str]:
+    """What is wrong with a preset, before any model is loaded; whether a tokenizer can `chat` is its own to say."""
+    try:
+        if preset != "chat":
+            make_prompt(preset)
+    except SettingsError as error:
+        return list(error.faults)
+    except (MissingPackageError, DataError) as error:
+        return [f"preset: {error}"]
+    return []
+
+
 def _plain() -> Callable[[str], str]:
     return lambda question: PLAIN.format(question=question)
 

@@ -72,9 +72,9 @@ class ToxicityTask(Task):
 
     def files(self) -> list[Path]:
         """The prompts, and the scorer where it is a file or folder."""
-        place = Path(
-            self.scorer.partition(":")[2].rpartition("@")[0] or self.scorer.partition(":")[2].partition("#")[0]
-        )
+        from ..toolkit.toxicity.scorer import scorer_place
+
+        place = scorer_place(self.scorer)
         return [self.prompts, *([place] if str(place) != "." and place.exists() else [])]
 
     def prepare(self) -> Ask:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..toolkit.settings.reading import setting
+from .prompts import preset_faults
 from .task import Ask, Label, Progress, Task, TaskResult
 
 
@@ -32,6 +33,10 @@ class TruthfulAnswersTask(Task):
     """Of sampling; 0 takes the likeliest token always."""
     batch_size: int = setting(32, low=1, unit="answers")
     """Per forward pass."""
+
+    def faults(self) -> list[str]:
+        """A preset that cannot be used."""
+        return preset_faults(self.preset)
 
     def files(self) -> list[Path]:
         """The questions and the judge."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from .prompts import preset_faults
 from .task import Ask, Label, Progress, Task, TaskResult
 
 
@@ -27,6 +28,10 @@ class TruthfulnessTask(Task):
     """Ask the binary form too."""
     control: bool = True
     """Ask without the question too."""
+
+    def faults(self) -> list[str]:
+        """A preset that cannot be used."""
+        return preset_faults(self.preset)
 
     def files(self) -> list[Path]:
         """The file of questions."""

@@ -211,7 +211,9 @@ def _split_name(text: str) -> tuple[str, str]:
 
 def _split_role(place: str) -> tuple[str, str | None]:
     path, separator, role = place.rpartition("@")
-    return (path, role) if separator and role in _ROLES else (place, None)
+    # What stands behind the @ of a folder that is there was meant as a role, known or not.
+    is_role = role in _ROLES or (Path(path).expanduser().is_dir() and not Path(place).expanduser().exists())
+    return (path, role) if separator and is_role else (place, None)
 
 
 def _content_of(place: str) -> str:

@@ -47,6 +47,33 @@ class EvalSettings:
     tokens_per_batch: int = setting(8192, low=64, unit="tokens")
     """Bound on the memory of one forward pass."""
 
+    def faults(self) -> list[str]:
+        """A preset or a scorer that there is not: told before the stages that come first have run for hours."""
+        from ..eval.prompts import preset_faults
+        from ..toolkit.toxicity.scorer import spec_fault
+
+        found = preset_faults(self.preset)
+        if self.toxicity not in (None, AUTO) and (fault := spec_fault(str(self.toxicity))) is not None:
+            found.append(f"toxicity: {fault}, or auto")
+        return found
+
+    def scorer_files(self) -> list[Path]:
+        """The files of the toxicity scorer, as far as it lies in a file or folder of one's own.
+
+        Raises:
+            DataError: it should and does not.
+        """
+        from ..toolkit.toxicity.scorer import scorer_place
+
+        if self.toxicity in (None, AUTO):
+            return []
+        place = scorer_place(str(self.toxicity))
+        if not place.exists():
+            if str(self.toxicity).startswith(("wordlist:", "tfidf:")):
+                raise DataError(f"eval.toxicity: got {self.toxicity}, but there is no {place}")
+            return []
+        return sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+
 
 def questions_file(settings: EvalSettings, data_path: str | None) -> Path | None:
     """The file of questions that the settings mean; None for the embedded world's own, or for none at all.

@@ -81,7 +81,9 @@ class FilterSettings:
         ]
         paths += map(Path, self.benchmarks)
         if self.toxicity is not None:
-            paths.append(Path(self.toxicity.partition(":")[2].partition("#")[0].partition("@")[0]))
+            from ..toolkit.toxicity.scorer import scorer_place
+
+            paths.append(scorer_place(self.toxicity))
         every = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
         return [file for file in every if file.is_file()]
 

@@ -59,6 +59,7 @@ def stages_of(recipe: Recipe, console: Console) -> list[Stage]:
     treated: dict[str, Any] = {"mitigations": to_tree(recipe.mitigations)}
     treatments = input_hashes(recipe.mitigations.files())
     questions = questions_file(recipe.eval, data.path)
+    scorer = input_hashes(recipe.eval.scorer_files())
     corpus = [Path(base.corpus)] if base.corpus else []
     every: dict[str, Stage] = {
         "filter": Stage(
@@ -107,6 +108,7 @@ def stages_of(recipe: Recipe, console: Console) -> list[Stage]:
             name="mitigations",
             settings=shared
             | {"comparison": to_tree(recipe.comparison), "sft": to_tree(recipe.sft), "eval": to_tree(recipe.eval)},
+            inputs=scorer,
             run=partial(run_mitigations, recipe.comparison, recipe.sft, recipe.eval, data, base, seed, console),
         ),
         "sweep": Stage(
@@ -122,7 +124,7 @@ def stages_of(recipe: Recipe, console: Console) -> list[Stage]:
         "eval": Stage(
             name="eval",
             settings=shared | treated | {"eval": to_tree(recipe.eval)},
-            inputs=input_hashes([questions] if questions else []) | treatments,
+            inputs=input_hashes([questions] if questions else []) | treatments | scorer,
             run=partial(run_eval, recipe.eval, base, seed, questions, console, mitigations=recipe.mitigations),
         ),
     }

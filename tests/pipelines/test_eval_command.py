@@ -199,6 +199,10 @@ TOXICITY = ("toxicity", "toxicity.prompts=prompts.jsonl")
         ((*TOXICITY, "toxicity.scorer=wordlst:words.txt"), "did you mean 'wordlist'"),
         ((*TOXICITY, "toxicity.scorer=detoxify:words.txt@deadbeef"), "wanted one that begins with 'deadbeef'"),
         ((*TOXICITY, "toxicity.scorer=wordlist:words.txt", "toxicity.k=9"), "got 9, wanted at most samples_per_prompt"),
+        (
+            ("truthfulness", "truthfulness.questions=questions.jsonl", "preset=sixx"),
+            "truthfulness.preset (an override)",
+        ),
         (("perplexity", "perplexity.texts=questions.jsonl"), "rows have no text in 'text'"),
     ],
 )
@@ -214,6 +218,8 @@ def test_models_need_names_of_their_own_and_must_exist(tunewell_, tmp_path):
     assert "--model: got none" in tunewell_("eval", *asked).err
     called = tunewell_("eval", *asked, "-m", "first@sft")
     assert called.code == 2 and "which is no run" in called.err
+    called = tunewell_("eval", *asked, "-m", "first@sfd")
+    assert called.code == 2 and "got the role 'sfd'" in called.err  # not an id of the hub that is looked for there
 
 
 def test_settings_come_from_a_file_and_from_the_command_line(place, monkeypatch):

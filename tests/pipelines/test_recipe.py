@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from tunewell.pipelines.console import Console
 from tunewell.pipelines.recipe import (
     BUNDLED,
     NEEDS,
@@ -16,7 +17,8 @@ from tunewell.pipelines.recipe import (
     read_recipe,
     recipe_text,
 )
-from tunewell.toolkit.errors import SettingsError
+from tunewell.pipelines.stages import stages_of
+from tunewell.toolkit.errors import DataError, SettingsError
 from tunewell.toolkit.settings.reading import build, field_help, to_tree
 
 OWN = [f"data.{name}=pairs.jsonl" for name in ("demonstrations", "comparisons", "prompts", "held_out_prompts")]
@@ -118,6 +120,30 @@ eval:
         r"data\.path: got nothing, wanted a file of pairs",
     ):
         assert re.search(wanted, faults), f"{wanted} not in:\n{faults}"
+
+
+def test_what_the_last_stage_cannot_use_is_told_before_the_first(tmp_path):
+    faults = faults_of("", tmp_path, "eval.preset=sixx", "eval.toxicity=wordlst:words.txt")
+    assert len(faults) == 2
+    assert "eval.preset" in faults[0] and "did you mean 'six'?" in faults[0]
+    assert "eval.toxicity" in faults[1] and "did you mean 'wordlist'?" in faults[1]
+    assert read_recipe(find_recipe("embedded"), ["eval.preset=six", "eval.toxicity=detoxify:unbiased"])
+
+
+def test_another_toxicity_scorer_makes_the_evaluation_stale(tmp_path):
+    words = tmp_path / "me@home" / "words.txt"
+    words.parent.mkdir()
+    recipe = read_recipe(find_recipe("embedded"), [f"eval.toxicity=wordlist:{words}"])
+
+    def inputs():
+        return stages_of(recipe, Console(is_quiet=True))[-1].inputs
+
+    with pytest.raises(DataError, match=r"eval\.toxicity: got wordlist:.*, but there is no .*words\.txt"):
+        inputs()
+    words.write_text("rude")
+    before = inputs()
+    words.write_text("rude\nworse")
+    assert inputs() != before
 
 
 def test_an_unknown_option_of_a_trainer_is_refused_without_importing_the_trainer(tmp_path):

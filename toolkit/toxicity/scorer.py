@@ -140,6 +140,13 @@ def spec_fault(spec: str) -> str | None:
     return f"got {spec!r}{hint}, wanted one of {known}"
 
 
+def scorer_place(spec: str) -> Path:
+    """Where the files of a scorer lie, by its description; nothing need be there (an id of the hub, a release)."""
+    kind, _, rest = spec.partition(":")
+    mark = {"hf": "#", "detoxify": "@"}.get(kind)
+    return Path(rest if mark is None else rest.partition(mark)[0])
+
+
 def is_blank(text: str) -> bool:
     """Whether there is nothing in `text` that a scorer could judge."""
     return not text.strip()
