@@ -344,19 +344,27 @@ class Examination:
 
 
 def _comparisons(measured: dict[str, dict[str, "TaskResult"]], seed: int) -> list[dict[str, Any]]:
-    """Paired differences of every figure from each model to the next, and from the first to the last."""
-    from ..eval.compare import compare
+    """Paired differences of every figure from each model to the next, and from the first to the last.
+
+    The p-values of a pair's headlines are adjusted together; perplexity has no value per item, its loss has.
+    """
+    from ..eval.compare import compare, holm_adjusted
 
     models = list(measured)
     steps = list(itertools.pairwise(models))
     if len(models) > 2:
         steps.append((models[0], models[-1]))
-    return [
-        {"from": first, "to": second} | row.as_json()
-        for first, second in steps
-        for task in measured[first]
-        for row in compare(measured[first][task], measured[second][task], seed=seed)
-    ]
+    heads = set((HEADLINES | {"perplexity": "nll"}).items())
+    found = []
+    for first, second in steps:
+        rows = [row for task in measured[first]
+                for row in compare(measured[first][task], measured[second][task], seed=seed)]  # fmt: skip
+        adjusted = iter(holm_adjusted([row for row in rows if (row.task, row.metric) in heads]))
+        found += [
+            {"from": first, "to": second} | (next(adjusted) if (row.task, row.metric) in heads else row).as_json()
+            for row in rows
+        ]
+    return found
 
 
 def _results(measured: dict[str, dict[str, "TaskResult"]]) -> dict[str, Figure]:

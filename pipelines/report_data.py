@@ -145,7 +145,8 @@ def _headline(results: Mapping[str, Any], comparisons: Sequence[Mapping[str, Any
         task, _, figure = key.partition(".")
         wanted = figure or HEADLINES[task]
         paired = [
-            {"from": row["from"], "to": row["to"], "delta": row["delta"], "low": row["low"], "high": row["high"]}
+            {part: row[part] for part in ("from", "to", "delta", "low", "high")}
+            | {"p": row["p"] if row["p_holm"] is None else row["p_holm"]}
             for row in comparisons
             if row["task"] == task and row["metric"] == wanted
         ]

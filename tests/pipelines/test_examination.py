@@ -1,13 +1,16 @@
 """What the stage eval can ask of what it is given, and what it says of the rest."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from micro_run import QUIET, micro_run
 from tunewell.pipelines.evaluate import EvalSettings, Examination
 from tunewell.pipelines.model_source import find_model
+from tunewell.pipelines.report.view import build
+from tunewell.pipelines.report_data import build_report
 from tunewell.toolkit.data.rows import write_rows
-from tunewell.toolkit.files import read_json
+from tunewell.toolkit.files import read_json, write_json
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
@@ -45,3 +48,20 @@ def test_prompts_that_are_missing_or_too_long_leave_two_tasks_unasked_and_stop_n
     assert missing["toxicity"] == (
         "no held-out prompt that is no question of fact was given (data.held_out_prompts=FILE)"
     )
+
+
+def test_the_page_calls_a_difference_one_only_where_the_adjusted_test_agrees(run, tmp_path):
+    rows = read_json(run / "05-eval" / "comparisons.json")
+    heads = {"truthfulness": "mc1", "toxicity": "toxicity_probability", "perplexity": "nll", "reward": "reward"}
+    adjusted = [row for row in rows if row["p_holm"] is not None]
+    assert {(row["task"], row["metric"]) for row in adjusted} == set(heads.items())
+    assert all(row["p_holm"] >= row["p"] for row in adjusted)
+
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    for p_holm, shown in ((0.03, "better"), (0.125, "no clear change")):  # four gained, none lost: McNemar's p
+        for row in rows:
+            if row["metric"] == "mc1":
+                row |= {"delta": 0.1, "low": 0.05, "high": 0.2, "p": 0.03, "p_holm": p_holm}
+        write_json(copy / "05-eval" / "comparisons.json", rows)
+        cards = {card["label"]: card for card in build(build_report(copy), [])["results"]["cards"]}
+        assert {pair["tendency"] for pair in cards["Truthful answers (MC1)"]["paired"]} == {shown}
