@@ -127,6 +127,10 @@ def _same_scorer(record: Mapping[str, Any]) -> list[str]:
         found.append(
             f"Filter and evaluation use the same word list ({blocklist}), so the toxicity figures flatter the model."
         )
+    if scorer and scorer == record["settings"]["filter"]["toxicity"]:
+        found.append(
+            f"Filter and evaluation use the same scorer ({scorer}), so the toxicity figures flatter the model."
+        )
     if scorer and "ppo" in record["stages"] and scorer == record["settings"]["ppo"]["reward"]["toxicity"]:
         found.append(f"PPO was paid by the scorer that marks it ({scorer}), so the toxicity figures flatter the model.")
     return found

@@ -65,3 +65,13 @@ def test_the_page_calls_a_difference_one_only_where_the_adjusted_test_agrees(run
         write_json(copy / "05-eval" / "comparisons.json", rows)
         cards = {card["label"]: card for card in build(build_report(copy), [])["results"]["cards"]}
         assert {pair["tendency"] for pair in cards["Truthful answers (MC1)"]["paired"]} == {shown}
+
+
+def test_the_page_says_when_the_scorer_that_filtered_also_marks_the_model(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    for filtered, marks, is_told in (("tfidf:a", "tfidf:a", True), ("tfidf:a", "tfidf:b", False), (None, None, False)):
+        record = read_json(run / "run.json")
+        record["settings"]["filter"]["toxicity"], record["settings"]["eval"]["toxicity"] = filtered, marks
+        write_json(copy / "run.json", record)
+        told = [text for text in build_report(copy)["warnings"] if "use the same scorer (tfidf:a)" in text]
+        assert bool(told) == is_told
