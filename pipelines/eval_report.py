@@ -1,6 +1,7 @@
 """Gather the record of an evaluation and its answers into what the report page shows."""
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,21 +150,32 @@ def _headline(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 continue
             score = known[0]["scores"][figure]
             better = {True: "higher", False: "lower", None: None}[score["higher_is_better"]]
-            k = known[0]["details"].get("decoding", {}).get("k")
-            note = label["note"] + (f" k = {k}." if k and figure == task["headline"] else "")
             yield {
                 "name": f"{task['name']}.{figure}",
                 "label": label["text"],
                 "unit": label["unit"],
                 "better": better,
                 "chance": score["chance"],
-                "note": note,
+                "note": label["note"] + _k_of(label["note"], known),
                 "values": [{"model": row["model"]} | {part: row["scores"][figure][part] for part in
                            ("value", "low", "high", "n", "unscored")} for row in known],
                 "paired": [{part: pair[part] for part in ("from", "to", "delta", "low", "high")} | {"p": _p_of(pair)}
                            for pair in record["comparisons"]
                            if (pair["task"], pair["metric"]) == (task["name"], figure)],
             }  # fmt: skip
+
+
+def _k_of(note: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The k of a figure that rises with it, as its note says; that of each model where they differ."""
+    if not re.search(r"\bk\b", note):
+        return ""
+    found = {row["model"]: row["details"].get("decoding", {}).get("k") for row in rows}
+    if len(set(found.values())) > 1:
+        return (
+            " " + "; ".join(f"{model}: k = {k}" for model, k in found.items()) + ". Figures of another k are no match."
+        )
+    k = next(iter(found.values()))
+    return f" k = {k}." if k else ""
 
 
 def _tables(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
