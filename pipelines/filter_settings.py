@@ -88,6 +88,13 @@ class FilterSettings:
         return [file for file in every if file.is_file()]
 
     @property
+    def is_any_on(self) -> bool:
+        """Whether any filter is on."""
+        rules = (self.blocklist, self.length, self.repetition, self.benchmarks, self.personal_data, self.toxicity,
+                 self.phrases, self.exact_duplicates, self.near_duplicates)  # fmt: skip
+        return any(rules)
+
+    @property
     def needs_model(self) -> bool:
         """Whether a filter loads a neural model, so that a row costs milliseconds and a GPU would help."""
         is_neural = self.toxicity is not None and self.toxicity.startswith(("hf:", "detoxify:"))

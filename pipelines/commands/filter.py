@@ -1,7 +1,9 @@
 """`tunewell filter`: filters over a corpus of any size."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -94,7 +96,7 @@ def filter_corpus(
         Path | None, _work(metavar="RUN", help="Decide again on a finished run's scores: no model, no input.")
     ] = None,
     workers: Annotated[int | None, _work(help="Processes. Default: one for each core, or GPU of a model.")] = None,
-    engine: Annotated[str, _work(help="local, or ray (the extra [cluster]).")] = "local",
+    engine: Annotated[str, _work(help="local, or ray (of the extra 'cluster').")] = "local",
     address: Annotated[str | None, _work(help="Ray cluster to join. Default: one is started here.")] = None,
     device: Annotated[str, _work(help="auto, cpu or cuda.")] = "auto",
     unit_mb: Annotated[
@@ -122,6 +124,7 @@ def filter_corpus(
     from ...toolkit.settings.base import TINY, BaseSettings
     from ...toolkit.settings.reading import build
     from ..console import Console
+    from ..corpus.asked import check_asked
 
     given = {
         "blocklist": blocklist,
@@ -136,27 +139,37 @@ def filter_corpus(
         "exact_duplicates": exact_duplicates or None,
         "near_duplicates": _known(threshold=near_duplicates),
     }
+    named = {one.partition("=")[0].strip().partition(".")[0] for one in overrides or ()} | {
+        name for name, value in (given | {"model": model or None}).items() if value is not None
+    }
     settings = _settings(again, config, _known(**given) or {}, overrides or [])
-    plan = _plan(
-        inputs or [],
-        _out(out, dry_run),
-        again,
-        settings,
-        model=model,
-        base=build(BaseSettings, {"device": device, "model": model or TINY}, where="the command line"),
-        reader=RowReader(**(_known(columns=tuple(column or ()), roles=tuple(role) if role else None) or {})),
-        split=split,
-        unit_bytes=None if unit_mb is None else max(1, int(unit_mb * 1e6)),
-        seed=seed,
-    )
+    reading = {"--column": bool(column), "--role": bool(role), "--split": split != "train", "--model": bool(model),
+               "--unit-mb": unit_mb is not None}  # fmt: skip
+    check_asked(settings, named, reading=reading, is_again=again is not None, engine=engine, workers=workers,
+                dry_run=dry_run, max_bad_rate=max_bad_rate, unit_mb=unit_mb)  # fmt: skip
     console = Console(is_quiet=quiet)
-    if dry_run is not None:
-        from ..corpus.dry_run import estimate
+    if not settings.is_any_on:
+        console.warn("No filter is on: every row that can be read is kept. --help names the filters.")
+    with _folder(out, dry_run) as folder:
+        plan = _plan(
+            inputs or [],
+            folder,
+            again,
+            settings,
+            model=model,
+            base=build(BaseSettings, {"device": device, "model": model or TINY}, where="the command line"),
+            reader=RowReader(**(_known(columns=tuple(column or ()), roles=tuple(role) if role else None) or {})),
+            split=split,
+            unit_bytes=None if unit_mb is None else int(unit_mb * 1e6),
+            seed=seed,
+        )
+        if dry_run is not None:
+            from ..corpus.dry_run import estimate
 
-        found = estimate(plan, dry_run, console, workers=workers, seed=seed)
-        print_result(found.as_json(), as_json, found.as_text())
-        return
-    _run(plan, console, engine, address, workers, max_bad_rate, set_aside, as_json)
+            found = estimate(plan, dry_run, console, workers=workers, seed=seed)
+            print_result(found.as_json(), as_json, found.as_text())
+            return
+        _run(plan, console, engine, address, workers, max_bad_rate, set_aside, as_json)
 
 
 def _known(**values: Any) -> dict[str, Any] | None:
@@ -164,12 +177,18 @@ def _known(**values: Any) -> dict[str, Any] | None:
     return {name: value for name, value in values.items() if value is not None} or None
 
 
-def _out(out: Path | None, dry_run: int | None) -> Path:
+@contextmanager
+def _folder(out: Path | None, dry_run: int | None) -> Iterator[Path]:
+    """The folder of the results; of a dry run, which writes nothing, one that goes with what it keeps of stdin."""
     from ...toolkit.errors import SettingsError
 
-    if out is None and dry_run is None:
+    if dry_run is not None:
+        with TemporaryDirectory(prefix="tunewell-dry-run-") as folder:
+            yield Path(folder)
+    elif out is None:
         raise SettingsError(["--out: got nothing, wanted a folder for the results: --out DIR"], "the command line")
-    return out or Path(".tunewell-dry-run")  # a dry run writes nothing
+    else:
+        yield out
 
 
 def _plan(inputs: list[str], out: Path, again: Path | None, settings: "FilterSettings", **more: Any) -> "Plan":
@@ -228,6 +247,7 @@ def _run(
     lines = [f"{summary['read']:,} read, {summary['kept']:,} kept, {summary['dropped']:,} dropped, "
              f"{summary['quarantined']:,} quarantined"]  # fmt: skip
     lines += [f"  {one['filter']}: {one['reason']}: {one['count']:,}" for one in summary["steps"]]
+    lines += [f"  could not be read: {error}: {count:,}" for error, count in summary["errors"].items()]
     if (plan.out / CONTAMINATION).is_file():
         lines += contamination_lines(read_json(plan.out / CONTAMINATION))
     lines += [f"kept rows: {plan.out / 'kept'}", f"report: {page}"]

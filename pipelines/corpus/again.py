@@ -22,10 +22,11 @@ from .scores import SPARSE
 from .units import ROWS_AT_ONCE, Segment, Source, Unit
 
 SUMMARY = "summary.json"
-FREE = ("max_matches", "toxicity_threshold", "thresholds", "removal_rate", "exact_duplicates", "near_duplicates")
+FREE = ("max_matches", "toxicity_threshold", "thresholds", "exact_duplicates", "near_duplicates")
 "Settings that need no new scoring: bounds, and filters that compare texts, which are at hand."
 BOUNDS = {"length": ("low", "high"), "repetition": None}
 "The same inside of sections; None: all but `min_words`."
+GIVEN = "Give the thresholds themselves: --set thresholds.AXIS=NATS"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,12 @@ def plan_again(run: Path, out: Path, settings: FilterSettings) -> Plan:
     """
     summary = _summary(run)
     faults = list(_needs_scoring(summary["made_with"]["filter"], to_tree(settings)))
+    axes = [measure for measure, *_ in summary["limits"].get("trigger_likelihood", [])]
+    faults += [
+        f"thresholds: got {name!r}, wanted one of the axes of the run: {', '.join(axes) or 'none'}"
+        for name in settings.thresholds
+        if name not in axes and settings.phrases is not None
+    ]
     if out.resolve() == run.resolve():
         faults.append("--out: got the folder of the run itself, wanted another one")
     if faults:
@@ -139,6 +146,9 @@ def _needs_scoring(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[s
     for name, value in new.items():
         before = old.get(name)
         if value == before or value is None or name in FREE:
+            continue
+        if name == "removal_rate":
+            yield f"removal_rate: was {before!r}, is now {value!r}, but sets thresholds before rows are scored. {GIVEN}"
             continue
         if name in BOUNDS and isinstance(before, Mapping) and isinstance(value, Mapping):
             fixed = [key for key in value if value[key] != before.get(key) and not _is_bound(name, key)]

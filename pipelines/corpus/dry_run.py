@@ -10,12 +10,14 @@ from typing import Any
 
 from ...eval.statistics import share_score
 from ...eval.task import Score
+from ...toolkit.errors import DataError
 from ..console import Console
 from ..filter_building import CALIBRATION_SAMPLE, split_filters
 from ..report.numbers import duration
 from .batches import Batch
 from .engines import n_workers_for
 from .plan import Plan
+from .progress import tell_passed_over
 from .segments import read_segment
 from .units import Segment, Source
 from .worker import judge_batch
@@ -97,13 +99,18 @@ def estimate(plan: Plan, n: int, console: Console, *, workers: int | None = None
         console: shows progress.
         workers: that the run would use.
         seed: of the sample.
+
+    Raises:
+        DataError: the sample holds no row that could be judged, so that there is nothing to estimate from.
     """
     began = time.monotonic()
+    tell_passed_over(plan, console)
     rows, comparing = split_filters(plan.build())
     loaded = time.monotonic()
     reasons: Counter[tuple[str, str]] = Counter()
     judged = unreadable = dropped = n_bytes = n_lines = 0
     spent = 0.0
+    first_bad = ""
     with console.bar("judging a sample") as advance:
         for batch, share in _sample(plan, n, seed):
             n_bytes, n_lines = n_bytes + batch.n_bytes, n_lines + batch.n_lines - batch.blank
@@ -113,12 +120,17 @@ def estimate(plan: Plan, n: int, console: Console, *, workers: int | None = None
             part, verdicts, failed = judge_batch(rows, part)
             spent += time.monotonic() - start
             judged, unreadable = judged + len(part.texts), unreadable + len(failed)
+            first_bad = first_bad or next((f"{one.error}: {one.detail}" for one in (*batch.bad, *failed)), "")
             for index in range(len(part.texts)):
                 first = next(((name, one[index]) for name, one in verdicts.items() if not one[index].keep), None)
                 if first is not None:
                     dropped += 1
                     reasons[first[0], first[1].reason] += 1
             advance(judged, n)
+    if not judged:
+        names = ", ".join(source.name for source in plan.sources[:3])
+        found = f"{unreadable:,} rows that could not be read, the first {first_bad}" if unreadable else "no rows"
+        raise DataError(f"the sample of {names} holds {found}; wanted rows to judge. Check that it is what you meant.")
     total = sum(source.size for source in plan.sources)
     in_all = n_lines if total <= SMALL else round(total / max(n_bytes, 1) * n_lines)
     return Estimate(

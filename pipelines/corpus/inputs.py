@@ -53,6 +53,8 @@ def find_sources(inputs: Sequence[str], out: Path, *, split: str = "train", stdi
         seen[source.path] = source.name
     if not inputs:
         faults.append("got no input, wanted files, folders, an id of the hub, or - for standard input")
+    if found and split != "train" and all(source.kind != "dataset" for source in found):
+        faults.append(f"--split: got {split!r}, but none of the inputs is a data set. Leave it out")
     if faults:
         raise SettingsError(faults, "the inputs")
     return found
@@ -84,6 +86,22 @@ def _sources_of(given: str, out: Path, split: str, stdin: Path | None) -> Iterat
         raise DataError(f"{given} does not exist. {nearest(path)}")
 
 
+def passed_over(inputs: Sequence[str]) -> list[str]:
+    """Name what lies in the folders of a run's inputs and is not read, hidden files and folders left out."""
+    found: list[str] = []
+    for given in inputs:
+        path = Path(given).expanduser()
+        if given == STDIN or not path.is_dir() or _is_saved(path):
+            continue
+        files = [one for one in _visible(path) if one.is_file()]
+        if any(map(_kind_or_none, files)):  # else the whole folder is left to `datasets`
+            found += [str(Path(given) / one.relative_to(path)) for one in files if _kind_or_none(one) is None]
+            # Links to folders are not followed: they may lead in a circle.
+            links = [one for one in _visible(path) if one.is_symlink() and one.is_dir()]
+            found += [f"{Path(given) / one.relative_to(path)} (a link to a folder)" for one in links]
+    return found
+
+
 def kind_of(path: Path) -> Kind:
     """Tell by its name how a file is read.
 
@@ -105,15 +123,10 @@ def _kind_or_none(path: Path) -> Kind | None:
 def _folder(given: str, path: Path, out: Path, split: str) -> Iterator[Source]:
     if out.resolve().is_relative_to(path.resolve()):
         raise DataError(f"the output folder {out} lies in the input folder {given}, so that a second run would read it")
-    if any((path / name).is_file() for name in SAVED):
+    if _is_saved(path):
         yield _dataset(given, str(path.resolve()), split)
         return
-    # Hidden files and folders belong to programs: caches, checkpoints.
-    files = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
+    files = [one for one in _visible(path) if one.is_file()]
     readable = [file for file in files if _kind_or_none(file)]
     if readable:
         for file in readable:
@@ -121,7 +134,18 @@ def _folder(given: str, path: Path, out: Path, split: str) -> Iterator[Source]:
     elif files:
         yield _dataset(given, str(path.resolve()), split)
     else:
-        raise DataError(f"the folder {given} holds no files, wanted files of rows. {nearest(path)}")
+        raise DataError(f"the folder {given} holds no files, wanted files of rows. Check that it is the one you meant")
+
+
+def _is_saved(path: Path) -> bool:
+    return any((path / name).is_file() for name in SAVED)
+
+
+def _visible(path: Path) -> list[Path]:
+    """All in a folder that is not hidden: hidden files and folders belong to programs (caches, checkpoints)."""
+    return [
+        one for one in sorted(path.rglob("*")) if not any(part.startswith(".") for part in one.relative_to(path).parts)
+    ]
 
 
 def _file(path: Path, name: str, kind: Kind, *, has_time: bool = True) -> Source:
@@ -192,9 +216,13 @@ def open_dataset(path: str, split: str) -> Any:
 
     datasets.disable_progress_bars()
     try:
-        if any((Path(path) / name).is_file() for name in SAVED):
+        if _is_saved(Path(path)):
             loaded = datasets.load_from_disk(path)
-            return loaded[split] if isinstance(loaded, dict) else loaded
+            if isinstance(loaded, dict):
+                return loaded[split]
+            if split not in ("train", str(loaded.split)):
+                raise ValueError("it was saved as one data set, without splits")
+            return loaded
         return datasets.load_dataset(path, split=split)
     except Exception as error:  # the library raises all kinds, from its own to those of the network
         problem = f"{type(error).__name__}: {error}".strip()

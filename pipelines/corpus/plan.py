@@ -34,6 +34,7 @@ class Plan:
         base: how it is held in memory.
         reader: what filters judge of a row.
         out: the output folder.
+        passed_over: what lies in the input folders and is not read.
     """
 
     sources: tuple[Source, ...]
@@ -43,6 +44,7 @@ class Plan:
     base: BaseSettings = field(default_factory=BaseSettings)
     reader: RowReader = field(default_factory=RowReader)
     out: Path
+    passed_over: tuple[str, ...] = ()
 
     @property
     def is_again(self) -> bool:
@@ -127,7 +129,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     old_leaves, new_leaves = dict(_leaves(old)), dict(_leaves(new))
     for path in sorted(old_leaves.keys() | new_leaves.keys()):
         was, is_now = old_leaves.get(path), new_leaves.get(path)
-        if was == is_now or path == "units":
+        if was == is_now or path == "units" or (was in (None, {}) and is_now in (None, {})):
             continue
         if path.startswith("files."):
             verb = "has changed" if was and is_now else "was read too" if was else "was not read"

@@ -1,7 +1,7 @@
 """How far a filter run is: megabytes read, rows a second, the share dropped so far, the time left."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ from ..report.numbers import duration
 from .plan import Plan
 
 MEGABYTE = 1_000_000
+NAMED = 5
 
 
 class RunProgress:
@@ -54,6 +55,18 @@ class RunProgress:
         whole = min(self._before + done, self._total)
         # A compressed file unpacks to more bytes than it has.
         self._advance(whole // MEGABYTE, max(self._total // MEGABYTE, 1), "MB  " + ", ".join(parts))
+
+
+def tell_passed_over(plan: Plan, console: Console) -> None:
+    """Warn of what lies in the input folders and is not read."""
+    if plan.passed_over:
+        console.warn(passed_over_line(plan.passed_over))
+
+
+def passed_over_line(names: Sequence[str]) -> str:
+    """Say what lies in the input folders and is not read."""
+    more = f" and {len(names) - NAMED:,} more (all are in run.json)" if len(names) > NAMED else ""
+    return f"Passed over in the input folders, as no files of rows: {', '.join(names[:NAMED])}{more}."
 
 
 @contextmanager

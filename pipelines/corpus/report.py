@@ -8,6 +8,7 @@ from typing import Any
 from ... import __version__
 from ..report.numbers import duration
 from ..report.page import write_report
+from .progress import passed_over_line
 
 FILES_SHOWN = 200
 UNITS = {
@@ -43,7 +44,7 @@ def build_filter_report(summary: Mapping[str, Any], record: Mapping[str, Any]) -
             f"{duration(record['seconds'])} with {record['workers']} worker{'s' * (record['workers'] != 1)}: "
             f"{record['rows_per_second']:,} rows a second.",
         ],
-        "warnings": _warnings(summary),
+        "warnings": _warnings(summary, record),
         "funnel": {
             **{name: summary[name] for name in ("read", "kept", "dropped", "quarantined")},
             "steps": list(summary["steps"]),
@@ -61,13 +62,15 @@ def _subtitle(summary: Mapping[str, Any]) -> str:
     return ", ".join(names[:3]) + more
 
 
-def _warnings(summary: Mapping[str, Any]) -> list[str]:
+def _warnings(summary: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     found = []
     if summary["quarantined"]:
         kinds = ", ".join(f"{count:,} {error}" for error, count in summary["errors"].items())
         found.append(f"{summary['quarantined']:,} rows could not be read: {kinds}. They are in quarantine/.")
     if summary["blank"]:
         found.append(f"{summary['blank']:,} blank lines were passed over; they are no rows.")
+    if record.get("passed_over"):
+        found.append(passed_over_line(record["passed_over"]))
     if not summary["scores"] and not summary["dropped"]:
         found.append("No filter has measured anything: every row that could be read was kept.")
     return found

@@ -24,9 +24,9 @@ from ..filter_settings import FilterSettings
 from .comparing import compare
 from .contamination import CONTAMINATION, write_contamination
 from .engines import Engine, local_engine
-from .inputs import STDIN, find_sources, keep_stdin
+from .inputs import STDIN, find_sources, keep_stdin, passed_over
 from .plan import UNITS, WORK, Plan, check_model, check_same
-from .progress import progress_bar
+from .progress import progress_bar, tell_passed_over
 from .publishing import KINDS, publish_quarantine
 from .staging import RECORD
 from .summary import Judged, bad_rate_fault, gather, summarise
@@ -56,12 +56,12 @@ def make_plan(
         SettingsError: inputs that cannot be used, or phrases without a model.
     """
     check_model(settings, model)
-    stdin = keep_stdin(out / WORK) if STDIN in inputs else None
+    stdin = _keep_stdin(out) if STDIN in inputs else None
     sources = find_sources(inputs, out, split=split, stdin=stdin)
     units = cut(sources, pace=settings.pace, unit_bytes=unit_bytes)
     plan = Plan(
         sources=tuple(sources), units=tuple(units), settings=settings, model=model, base=base or BaseSettings(),
-        reader=reader or RowReader(), out=out,
+        reader=reader or RowReader(), out=out, passed_over=tuple(passed_over(inputs)),
     )  # fmt: skip
     if settings.phrases is None or settings.removal_rate is None:
         return plan
@@ -69,6 +69,11 @@ def make_plan(
 
     causal = FilterModel(source=model, base=plan.base)
     return replace(plan, settings=with_calibrated_thresholds(settings, causal, sample_texts(plan, seed=seed), seed))
+
+
+def _keep_stdin(out: Path) -> Path:
+    with lock(out):  # a run that is going on in this folder reads what it kept itself
+        return keep_stdin(out / WORK)
 
 
 def run_corpus(
@@ -101,6 +106,7 @@ def run_corpus(
     """
     tree = plan.tree()
     allowed = max_bad_rate if max_bad_rate is not None else _usual_bad_rate(plan)
+    tell_passed_over(plan, console)
     with lock(plan.out):
         _claim(plan, tree, sets_aside)
         if (plan.out / SUMMARY).is_file():
@@ -127,6 +133,7 @@ def run_corpus(
             "seconds": round(seconds, 3),
             "rows_per_second": round(summary["read"] / seconds),
             "max_bad_rate": allowed,
+            "passed_over": list(plan.passed_over),
             "peak_memory_mb": peak.megabytes(),
             "versions": versions(),
             "hardware": hardware(),
