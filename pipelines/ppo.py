@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..toolkit.errors import DataError
 from ..toolkit.files import read_json, write_json
@@ -15,6 +15,9 @@ from .mitigate import Treatment
 from .ppo_rewards import PpoRewardSettings, reward_terms
 from .sets import read_set
 from .training import RESERVED, Row, go_on, resume_from, trainer_arguments, watch
+
+if TYPE_CHECKING:
+    from ..toolkit.ppo.trainer import EarlyStop
 
 SHOWN = {"objective/score": "reward", "objective/kl": "KL", "completion/length": "tokens", "completion/ended": "ended"}
 """Figures behind the progress bar, and what they are called there."""
@@ -33,6 +36,16 @@ class PpoSettings:
         reserved={name: why for name, why in RESERVED.items() if name != "max_length"},
     )
     """Passed to PPOConfig as it is; one step is one iteration (a rollout and its updates)."""
+
+    def faults(self) -> list[str]:
+        """An evaluation while it trains, for which a recipe has no prompts."""
+        when = self.trainer.get("eval_strategy", "no")
+        if when in ("no", None):
+            return []
+        return [
+            f"trainer.eval_strategy: got {when!r}, wanted no: PPO measures reward and KL on every rollout, and the "
+            "stage eval measures them on held-out prompts"
+        ]
 
 
 def run_ppo(
@@ -86,15 +99,23 @@ def run_ppo(
     stack.save("policy", folder / "policy")
     warnings = [f"PPO left out {too_long} prompts that are too long."] if too_long else []
     if trainer.stopped is not None:
-        warnings.append(
-            f"PPO stopped at iteration {trainer.stopped.step}: KL {trainer.stopped.kl:.2f} nats per sequence is over "
-            "ppo.trainer.kl_ceiling. The last good checkpoint is the result."
-        )
+        warnings.append(_over_the_ceiling(trainer.stopped))
     warnings += [f"PPO, iteration {step}: {sign.text}" for step, sign in signs_by_step(trainer.state.log_history)]
     return Outcome(
         artifacts=replace(before, policy=folder / "policy"),
         rows={"prompts": len(prompts), "too_long": too_long, "ptx_texts": len(ptx or [])},
         warnings=(*warnings, *treatment.warnings()),
+    )
+
+
+def _over_the_ceiling(stop: "EarlyStop") -> str:
+    """Why training ended early, and which policy is the result."""
+    why = f"PPO stopped at iteration {stop.step}: KL {stop.kl:.2f} nats per sequence is over ppo.trainer.kl_ceiling. "
+    if stop.checkpoint is not None:
+        return f"{why}The last good checkpoint ({stop.checkpoint.name}) is the result."
+    return (
+        f"{why}No good checkpoint had been saved before, so the result is the policy that is over the ceiling: set "
+        "ppo.trainer.save_steps to fewer iterations and train again, or do not use it."
     )
 
 

@@ -71,7 +71,7 @@ class DataSettings:
     rankings_held_out: str | None = None
     """The same, for measuring the reward model. Null: held_out_share of the rankings."""
     ratings: str | None = None
-    """File with `prompt`, `completion` and `rating` (see reward.rating_scale), for the reward model."""
+    """File with `prompt`, `completion` and `rating` (see reward.rating_low), for the reward model."""
     prompts: str | None = None
     """File with `prompt`, for PPO."""
     held_out_prompts: str | None = None

@@ -50,6 +50,12 @@ class SftSettings:
     trainer: TrainerBlock = trainer_block("trl.trainer.sft_config:SFTConfig", reserved=RESERVED)
     """Passed to TRL's SFTConfig as it is."""
 
+    def files(self) -> list[Path]:
+        """The files of the reward adapter that is named."""
+        if self.reward is None:
+            return []
+        return [path for path in sorted(Path(self.reward).expanduser().rglob("*")) if path.is_file()]
+
     def faults(self) -> list[str]:
         """A reward adapter that is not there."""
         if self.reward is not None and not (Path(self.reward).expanduser() / "adapter_config.json").is_file():
@@ -104,7 +110,7 @@ def run_sft(
     config = settings.lora.config()
     config.trainable_token_indices = treatment.trained_rows(model, tokenizer)
     stack.add("policy", config, trainable=True)
-    held_out, _ = usable(read_set(before.data, "demonstrations_held_out"), tokenizer, length)
+    held_out, held_out_counts = usable(read_set(before.data, "demonstrations_held_out"), tokenizer, length)
     arguments = trainer_arguments(
         SFTConfig, settings.trainer, base, folder, seed, max_length=length, **_evaluating(select)
     )
@@ -138,10 +144,16 @@ def run_sft(
         counts["too_long"]
     )
     warnings += [f"SFT left out {counts['empty']} demonstrations with an empty completion."] * bool(counts["empty"])
+    if unmeasured := sum(held_out_counts.values()):
+        warnings.append(
+            f"SFT left out {unmeasured} held-out demonstrations: {held_out_counts['too_long']} have more than {length} "
+            f"tokens, {held_out_counts['empty']} an empty completion."
+        )
     return Outcome(
         artifacts=replace(before, sft=folder / "policy"),
         results=_kept_figures(trainer, select) | _after_lowest_loss(trainer, folder / PROBE, seed),
-        rows={"demonstrations": len(rows), "held_out": len(held_out), "pretraining_texts": len(mixed), **counts},
+        rows={"demonstrations": len(rows), "held_out": len(held_out), "pretraining_texts": len(mixed), **counts}
+        | {f"held_out.{name}": count for name, count in held_out_counts.items()},
         warnings=(*warnings, *treatment.warnings()),
     )
 

@@ -86,7 +86,7 @@ def stages_of(recipe: Recipe, console: Console) -> list[Stage]:
         "sft": Stage(
             name="sft",
             settings=shared | treated | {"sft": to_tree(recipe.sft)},
-            inputs=treatments,
+            inputs=treatments | input_hashes(recipe.sft.files()),
             run=partial(run_sft, recipe.sft, base, seed, console, mitigations=recipe.mitigations),
             is_shared=True,
         ),

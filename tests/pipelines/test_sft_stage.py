@@ -1,8 +1,13 @@
+import json
+import shutil
+
 import pytest
-from micro_run import MICRO, QUIET, call, libraries_as_before
+from micro_run import MICRO, QUIET, call, libraries_as_before, micro_run
+from tunewell.pipelines.console import Console
 from tunewell.pipelines.recipe import find_recipe, read_recipe
 from tunewell.pipelines.sets import DataSettings
-from tunewell.pipelines.sft import selection, usable
+from tunewell.pipelines.sft import run_sft, selection, usable
+from tunewell.pipelines.stages import stages_of
 from tunewell.pipelines.training import trainer_arguments
 from tunewell.toolkit.errors import MissingPackageError, SettingsError
 from tunewell.toolkit.files import read_json
@@ -136,3 +141,35 @@ def test_validation_prompts_of_preferences_are_in_no_other_part(tmp_path):
              (found.demonstrations, found.demonstrations_held_out, found.held_out_prompts)]  # fmt: skip
     assert sum(map(len, parts)) == len(set.union(*parts)) == 200
     assert 20 < len(parts[1]) < 65
+
+
+def test_another_reward_adapter_in_the_folder_that_the_recipe_names_is_another_input(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    weights = tmp_path / "adapter_model.safetensors"
+
+    def inputs():
+        recipe = read_recipe(find_recipe("embedded"), [f"sft.reward={tmp_path}", "sft.select=reward"])
+        return next(stage for stage in stages_of(recipe, Console()) if stage.name == "sft").inputs
+
+    weights.write_bytes(b"one")
+    before = inputs()
+    assert str(weights) in before
+    weights.write_bytes(b"two")
+    assert inputs() != before
+
+
+def test_held_out_demonstrations_that_are_left_out_are_told(tmp_path, tmp_path_factory):
+    made = micro_run(tmp_path_factory.getbasetemp()).folder
+    artifacts = read_json(made / "01-filter" / "stage.json")["artifacts"]
+    data = tmp_path / "data"
+    shutil.copytree(made / artifacts["data"], data)
+    rows = [{"prompt": "Say it.", "completion": text} for text in (" Yes.", " ", " word" * 2000)]
+    (data / "demonstrations_held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = read_recipe(find_recipe("embedded"), MICRO)
+    with libraries_as_before():
+        outcome = run_sft(
+            recipe.sft, recipe.base, 0, Console(), Artifacts(base=artifacts["base"], data=data), tmp_path / "sft"
+        )
+    assert outcome.rows["held_out"] == outcome.rows["held_out.too_long"] == outcome.rows["held_out.empty"] == 1
+    told = "SFT left out 2 held-out demonstrations: 1 have more than 512 tokens, 1 an empty completion."
+    assert told in outcome.warnings

@@ -565,9 +565,10 @@ def test_a_kl_that_turns_nan_stops_with_the_step_and_keeps_the_last_checkpoint(t
     assert is_complete(tmp_path / "out" / "checkpoint-1")
 
 
-def test_a_gradient_that_turns_nan_never_reaches_the_weights(tmp_path):
+@pytest.mark.parametrize("max_grad_norm", [1.0, 0.0])
+def test_a_gradient_that_turns_nan_never_reaches_the_weights(tmp_path, max_grad_norm):
     made = stack(tmp_path)
-    ppo = trainer(tmp_path, made, save_strategy="steps", save_steps=1)
+    ppo = trainer(tmp_path, made, save_strategy="steps", save_steps=1, max_grad_norm=max_grad_norm)
     made.parameters("policy")[0][1].register_hook(lambda gradient: gradient * torch.nan)
     before = made.digest("policy")
     with pytest.raises(RunError, match=r"gradient norm became nan at step 1.*no good checkpoint was saved yet"):
@@ -693,6 +694,12 @@ def test_settings_that_make_no_sense_are_all_named_at_once(tmp_path):
         trainer(tmp_path, rows=ROWS[:8], ptx_coef=1.0)
     with pytest.raises(SettingsError, match=r"ptx_coef: got 0\.0 with ptx texts"):
         trainer(tmp_path, ptx_dataset=TEXTS)
+    with pytest.raises(SettingsError, match="per_device_train_batch_size: got 0, wanted at least 1"):
+        PPOConfig(output_dir=str(tmp_path), per_device_train_batch_size=0, use_cpu=True)
+    with pytest.raises(SettingsError, match=f"ptx_block_size: got {WINDOW + 1}, wanted at most {WINDOW}, the longest"):
+        trainer(tmp_path, ptx_coef=1.0, ptx_dataset=TEXTS, ptx_block_size=WINDOW + 1)
+    with pytest.raises(SettingsError, match="eval_strategy: got 'steps' without an eval_dataset, wanted 'no', or rows"):
+        trainer(tmp_path, eval_strategy="steps", eval_steps=1)
 
 
 def test_prompts_that_cannot_be_used_are_named_by_row(tmp_path):

@@ -222,6 +222,10 @@ def test_a_trainer_block_is_hashable_copies_and_pickles_as_plain_values() -> Non
         (data(sft={"trainer": 3}), "sft.trainer: got 3 (a whole number); wanted a mapping of options for SFTConfig."),
         (data(sft={"trainer": {"learning_rte": 1}}), "sft.trainer.learning_rte: got an unknown key; wanted an option of SFTConfig. Did you mean 'learning_rate'?"),
         (data(sft={"trainer": {"output_dir": "x"}}), "sft.trainer.output_dir: cannot be given here: the folder of the run decides it."),
+        (data(sft={"trainer": {"learning_rate": "fast"}}), "sft.trainer.learning_rate: got 'fast' (text); wanted a number."),
+        (data(sft={"trainer": {"max_grad_norm": None}}), "sft.trainer.max_grad_norm: got nothing (null); wanted a number."),
+        (data(sft={"trainer": {"max_steps": 2.5}}), "sft.trainer.max_steps: got 2.5 (a number); wanted a whole number."),
+        (data(sft={"trainer": {"save_total_limit": [2]}}), "sft.trainer.save_total_limit: got [2] (a list); wanted a whole number."),
         (data(sft={"trainer": {"bf16": "no"}}), "sft.trainer.bf16: got 'no' (text); wanted true or false. Write false"),
     ],
 )  # fmt: skip

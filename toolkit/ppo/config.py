@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import SchedulerType
+from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from ..errors import SettingsError
 
@@ -116,7 +116,7 @@ class PPOConfig(TrainingArguments):
         not_negative = "kl_coef missing_eos_penalty vf_coef ptx_coef"
         share = "top_p gamma lam ema_decay"
         checks: list[tuple[str, Callable[[float], bool], str]] = [
-            (at_least_one, lambda x: x >= 1, "at least 1"),
+            (f"{at_least_one} per_device_train_batch_size", lambda x: x >= 1, "at least 1"),
             (positive, lambda x: x > 0, "more than 0"),
             (not_negative, lambda x: x >= 0, "0 or more"),
             (share, lambda x: 0 <= x <= 1, "between 0 and 1"),
@@ -139,7 +139,7 @@ class PPOConfig(TrainingArguments):
             ]
         mini_batch = self.rollout_batch_size // parts
         faults = []
-        if mini_batch and mini_batch % self.per_device_train_batch_size:
+        if mini_batch and self.per_device_train_batch_size > 0 and mini_batch % self.per_device_train_batch_size:
             faults.append(
                 f"per_device_train_batch_size: got {self.per_device_train_batch_size}, wanted a divisor of "
                 f"{mini_batch} (rollout_batch_size over processes and num_mini_batches)"
@@ -149,7 +149,7 @@ class PPOConfig(TrainingArguments):
         return faults
 
 
-def check_data(args: PPOConfig, prompts: int, held_out: int | None, has_ptx: bool) -> None:
+def check_data(args: PPOConfig, prompts: int, held_out: int | None, has_ptx: bool, window: int | None = None) -> None:
     """Hold the settings against the data.
 
     Args:
@@ -157,6 +157,7 @@ def check_data(args: PPOConfig, prompts: int, held_out: int | None, has_ptx: boo
         prompts: how many there are to train on.
         held_out: how many there are to evaluate on; None without evaluation.
         has_ptx: whether there are texts for PPO-ptx.
+        window: longest sequence of the model, in tokens; None where its configuration names none.
 
     Raises:
         SettingsError: with all that does not fit.
@@ -165,6 +166,13 @@ def check_data(args: PPOConfig, prompts: int, held_out: int | None, has_ptx: boo
     if held_out is not None and held_out < args.world_size:
         faults.append(
             f"eval_dataset: got {held_out} prompts, wanted at least one for each of {args.world_size} processes"
+        )
+    if held_out is None and args.eval_strategy != "no":
+        when = IntervalStrategy(args.eval_strategy).value
+        faults.append(f"eval_strategy: got {when!r} without an eval_dataset, wanted 'no', or rows to evaluate on")
+    if args.ptx_coef and has_ptx and window is not None and args.ptx_block_size > window:
+        faults.append(
+            f"ptx_block_size: got {args.ptx_block_size}, wanted at most {window}, the longest sequence of the model"
         )
     if prompts < args.rollout_batch_size:
         faults.append(f"rollout_batch_size: got {args.rollout_batch_size}, wanted at most {prompts}, the prompts given")

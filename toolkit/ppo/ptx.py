@@ -71,9 +71,11 @@ def _blocks(rows: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBas
         stream += ids if closed or tokenizer.eos_token_id is None else [*ids, tokenizer.eos_token_id]
     blocks = [stream[start : start + block_size] for start in range(0, len(stream), block_size)]
     if blocks and len(blocks[-1]) < 2:
-        # a block of one token predicts nothing, so it joins the block before
+        # a block of one token predicts nothing, so the block before gives it one, or takes it where it has two itself
         rest = blocks.pop()
-        if blocks:
+        if blocks and len(blocks[-1]) > 2:
+            blocks[-1:] = [blocks[-1][:-1], [blocks[-1][-1], *rest]]
+        elif blocks:
             blocks[-1] = blocks[-1] + rest
     if not blocks:
         raise DataError("got no ptx text of two tokens or more, wanted at least one row with text")

@@ -109,7 +109,7 @@ class PPOTrainer(Trainer):
         self._longest_prompt = None if window is None else window - args.response_length
         prompts = self._tokenize(train_dataset)
         held_out = None if eval_dataset is None else self._tokenize(eval_dataset)
-        check_data(args, len(prompts), None if held_out is None else len(held_out), ptx_dataset is not None)
+        check_data(args, len(prompts), None if held_out is None else len(held_out), ptx_dataset is not None, window)
         self.value = ValueFunction(stack, args.value, self.rewards)
         require_grad_of_trained(stack)
         self.ptx: PtxStream | None = None
@@ -170,6 +170,8 @@ class PPOTrainer(Trainer):
             figures = self.updater.gradients(experience, rows)
             self._note_update(figures, step)
             losses.append(self.updater.loss(figures))
+            if self.args.max_grad_norm <= 0:  # nothing is clipped, which would look at the norm
+                self._require_finite(self.updater.norm(), step)
             if number < len(mini_batches):
                 if self.args.max_grad_norm > 0:
                     self._clip_grad_norm(self.model)
@@ -188,10 +190,13 @@ class PPOTrainer(Trainer):
         """Clip the gradients; returns their norm before."""
         self.accelerator.unscale_gradients()
         total = self.updater.clip()
-        if not total.isfinite() and self.accelerator.scaler is None:  # a scaler skips such a step by itself
-            step = self.state.global_step
-            raise RunError(self._advice(f"the gradient norm became {total.item()} at step {step + 1}", step + 1))
+        self._require_finite(total, self.state.global_step)
         return total
+
+    def _require_finite(self, norm: Tensor, step: int) -> None:
+        """End the run before gradients that are no numbers reach the weights."""
+        if not norm.isfinite() and self.accelerator.scaler is None:  # a scaler skips such a step by itself
+            raise RunError(self._advice(f"the gradient norm became {norm.item()} at step {step + 1}", step + 1))
 
     # ---- what the Trainer asks for -------------------------------------------------------------------------------
 

@@ -98,6 +98,11 @@ class Updater:
         total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
         return total
 
+    def norm(self) -> Tensor:
+        """The joint norm of all gradients."""
+        both = [*self.policy_parameters, *self.value_parameters]
+        return nn.utils.get_total_norm([one.grad for one in both if one.grad is not None])
+
     @contextmanager
     def recomputing(self) -> Iterator[None]:
         """Let activation checkpointing work, which acts on blocks in train mode only, without turning dropout on."""

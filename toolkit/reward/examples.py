@@ -92,7 +92,7 @@ class ExampleMaker:
             if not low <= row["rating"] <= high:
                 raise DataError(
                     f"row {number} (counting from 0) of the ratings has the rating {row['rating']!r}, wanted {low:g} "
-                    f"(bad) to {high:g} (good): mend the row, or set reward.rating_scale"
+                    f"(bad) to {high:g} (good): mend the row, or set reward.rating_low and reward.rating_high"
                 )
             ids = self._ids(made, row["prompt"], row["completion"])
             if ids is None:

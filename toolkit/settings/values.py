@@ -164,7 +164,19 @@ def _read_trainer_block(value: Any, place: Place) -> Any:
         elif known is not None and known[key].removesuffix(" | None") == "bool" and isinstance(option, str):
             # Text counts as true in Python: `no`, which is text in YAML 1.2, would switch the option on.
             inner.fault(option, "true or false", _flag_cure(option))
+        elif known is not None and (wanted := _number_wanted(known[key], option)):
+            inner.fault(option, wanted, _number_cure(option))
     return BAD if len(place.found) > before else TrainerBlock({**rule.default, **value})
+
+
+def _number_wanted(annotation: str, option: Any) -> str:
+    """The number that a trainer's option takes, where something else was given; empty where nothing is wrong."""
+    kinds = set(annotation.split(" | "))
+    if not kinds <= {"int", "float", "None"} or (option is None and "None" in kinds):
+        return ""
+    if isinstance(option, bool) or not isinstance(option, (int, float)):
+        return "a number" if "float" in kinds else "a whole number"
+    return "a whole number" if "float" not in kinds and isinstance(option, float) and not option.is_integer() else ""
 
 
 def _read_union(hint: Any, members: tuple[Any, ...], value: Any, place: Place) -> Any:
