@@ -36,7 +36,7 @@ class CrowsPairsTask(Task):
             return crows_pairs(
                 model,
                 tokenizer,
-                pairs[: self.limit],
+                self.drawn(pairs),
                 path=self.pairs,
                 n_read=len(pairs),
                 seed=self.seed,
@@ -81,7 +81,7 @@ class WinogenderTask(Task):
             return winogender(
                 model,
                 tokenizer,
-                templates[: self.limit],
+                self.drawn(templates),
                 preset=self.preset,
                 path=self.sentences,
                 n_read=len(templates),
@@ -117,7 +117,7 @@ class OccupationsTask(Task):
         from .winogender import read_occupations
 
         known = read_occupations(self.occupations)
-        asked = dict(list(known.items())[: self.limit])
+        asked = dict(self.drawn(list(known.items())))
 
         def ask(
             model: Any, tokenizer: Any, *, progress: Progress | None = None, kept: Path | None = None

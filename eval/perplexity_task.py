@@ -46,7 +46,7 @@ class PerplexityTask(Task):
                 f"{lacking[0]}, counting from 0; it has {', '.join(rows[lacking[0]])}). Name the column with "
                 "perplexity.column=NAME"
             )
-        texts = [str(row[self.column]) for row in rows][: self.limit]
+        texts = [str(row[self.column]) for row in self.drawn(rows)]
         path = Path(self.texts).expanduser()
         dataset = {"path": self.texts, "sha256": sha256_file(path) if path.is_file() else None, "n": len(rows),
                    "n_used": len(texts)}  # fmt: skip

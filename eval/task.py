@@ -1,16 +1,18 @@
 """What an evaluation returns: figures that travel with their company, and every item behind them."""
 
 import math
+import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from ..toolkit.errors import DataError, ModelError
 from ..toolkit.files import read_json, sha256_of, write_json
 from ..toolkit.settings.reading import setting
 
+Row = TypeVar("Row")
 MOST_UNSCORED = 0.01  # share of items without a value above which a figure would mislead
 
 
@@ -117,13 +119,18 @@ class Task:
     """The figures that a report draws, first the one that stands for the task."""
 
     limit: int | None = setting(None, low=1, unit="items")
-    """Take only this many items; null takes all."""
+    """Take only this many items, drawn by the seed (files go by subject); null takes all."""
     seed: int = setting(0, low=0)
     """Of sampling and of the bootstrap."""
     resamples: int = setting(10_000, low=100)
     """Bootstrap resamples behind each interval."""
     tokens_per_batch: int = setting(8192, low=64, unit="tokens")
     """Bound on the memory of one forward pass."""
+
+    def drawn(self, rows: Sequence[Row]) -> list[Row]:
+        """`limit` of the rows in their order, those of a smaller limit among them; all of them where it is null."""
+        places = random.Random(self.seed).sample(range(len(rows)), len(rows))[: self.limit]
+        return [rows[place] for place in sorted(places)]
 
     def files(self) -> list[Path]:
         """Local files and folders that decide the result; a change of one makes an earlier result stale."""

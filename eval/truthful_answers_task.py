@@ -49,8 +49,7 @@ class TruthfulAnswersTask(Task):
         from .truthfulqa import read_questions
 
         questions = read_questions(self.questions)
-        if self.limit is not None:
-            questions = replace(questions, questions=questions.questions[: self.limit])
+        questions = replace(questions, questions=tuple(self.drawn(questions.questions)))
         judge = open_judge(self.judge)
 
         def ask(

@@ -42,8 +42,7 @@ class TruthfulnessTask(Task):
         from .truthfulqa import read_questions
 
         questions = read_questions(self.questions, mode=self.mode)
-        if self.limit is not None:
-            questions = replace(questions, questions=questions.questions[: self.limit])
+        questions = replace(questions, questions=tuple(self.drawn(questions.questions)))
 
         def ask(
             model: Any, tokenizer: Any, *, progress: Progress | None = None, kept: Path | None = None

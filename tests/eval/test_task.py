@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from tunewell.eval.task import Score, TaskResult, check_scored, read_result, row_ids, write_result
+from tunewell.eval.tasks import find_task
 from tunewell.toolkit.errors import DataError, ModelError
 
 SCORE = Score(value=0.5, low=0.4, high=0.6, se=0.05, n=10, unscored=1, chance=0.25, higher_is_better=True)
@@ -11,6 +12,17 @@ SCORE = Score(value=0.5, low=0.4, high=0.6, se=0.05, n=10, unscored=1, chance=0.
 def test_a_score_cannot_be_built_without_its_company() -> None:
     with pytest.raises(TypeError, match="'se', 'n', and 'higher_is_better'"):
         Score(value=0.5, low=0.4, high=0.6)  # type: ignore[call-arg]
+
+
+def test_a_limit_draws_from_the_whole_file_in_its_order() -> None:
+    """The first hundred questions of TruthfulQA are all adversarial, and of 8 of its 38 categories."""
+    rows = list(range(1000))
+    few, more = (find_task("perplexity")(texts="t", limit=limit).drawn(rows) for limit in (50, 100))
+    assert len(few) == 50 and few == sorted(few) and few[-1] > 800
+    assert set(few) < set(more)  # what was asked of one model can be paired with more that was asked of another
+    assert find_task("perplexity")(texts="t", limit=50, seed=1).drawn(rows) != few
+    assert find_task("perplexity")(texts="t").drawn(rows) == rows
+    assert find_task("perplexity")(texts="t", limit=5000).drawn(rows) == rows
 
 
 def test_a_score_is_one_json_object() -> None:
