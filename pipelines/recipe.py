@@ -20,7 +20,7 @@ from .retrain import RetrainSettings
 from .reward import RewardSettings
 from .reward_losses import LossesSettings
 from .sets import DataSettings
-from .sft import SftSettings
+from .sft import Selection, SftSettings
 from .sweep import SweepSettings
 
 StageName = Literal["filter", "retrain", "mixture", "losses", "sft", "reward", "sweep", "ppo", "eval", "mitigations"]
@@ -98,7 +98,7 @@ class Recipe:
             found.append(
                 "stages: 'mitigations' compares on the embedded world: it needs base.model=tiny, data.source=world"
             )
-        chosen_by = self._checkpoint_by()
+        chosen_by = self.checkpoint_by()
         validates = self.data.source == "world" or self.data.demonstrations_held_out or self.data.validation_share
         if chosen_by != "last" and not validates:
             found.append(
@@ -113,7 +113,7 @@ class Recipe:
             )
         return found
 
-    def _checkpoint_by(self) -> str:
+    def checkpoint_by(self) -> Selection:
         """What decides on SFT's checkpoint, where SFT is a stage."""
         if "sft" not in self.stages:
             return "last"

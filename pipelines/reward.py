@@ -18,7 +18,7 @@ from .console import Console
 from .mitigate import Treatment
 from .reward_report import measure
 from .sets import read_set
-from .training import RESERVED, Row, train, trainer_arguments, window
+from .training import RESERVED, Row, adapting, train, trainer_arguments, window
 
 if TYPE_CHECKING:
     from ..toolkit.reward.examples import ExampleMaker, Examples
@@ -253,7 +253,8 @@ def train_member(
             f"{made.left_out() or 'none'}. Wanted comparisons, rankings or ratings whose sides differ in text and rank."
         )
     config = settings.lora.config(task="SEQ_CLS", modules_to_save=["score"])
-    peft_model: Any = get_peft_model(model, config, adapter_name="reward")
+    with adapting(settings.lora, "reward"):
+        peft_model: Any = get_peft_model(model, config, adapter_name="reward")
     arguments = trainer_arguments(
         RewardConfig, settings.trainer, base, own, seed + number - 1, max_length=maker.max_length
     )

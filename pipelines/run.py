@@ -21,6 +21,7 @@ from ..toolkit.stage import Artifacts, Planned, lock, plan, run_stage
 from .console import Console
 from .recipe import Recipe
 from .stages import base_texts, code_of_stages, stages_of
+from .trainer_checks import refuse_trainer_faults
 
 RUN = "run.json"
 ALONE = ("mixture", "losses", "sweep", "mitigations")
@@ -66,7 +67,8 @@ def run_recipe(
         planned = planned[:wanted] + list(itertools.takewhile(lambda item: item.folder.is_dir(), planned[wanted:]))
         record = _record(recipe, out, argv)
         artifacts = Artifacts()
-        if any(not item.folder.is_dir() for item in planned):
+        if pending := [item.stage.name for item in planned if not item.folder.is_dir()]:
+            refuse_trainer_faults(recipe, pending, out)
             began = time.monotonic()
             with processes.first_before_others():  # which builds or fetches it
                 artifacts = Artifacts(base=_base(recipe, console))

@@ -14,7 +14,7 @@ from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Console
 from .mitigate import Treatment
 from .sets import Row, read_set
-from .training import RESERVED, rows_that_fit, train, trainer_arguments, window
+from .training import RESERVED, adapting, rows_that_fit, train, trainer_arguments, window
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -109,10 +109,11 @@ def run_sft(
     torch.manual_seed(seed)  # half of a fresh adapter is drawn
     config = settings.lora.config()
     config.trainable_token_indices = treatment.trained_rows(model, tokenizer)
-    stack.add("policy", config, trainable=True)
+    with adapting(settings.lora, "sft"):
+        stack.add("policy", config, trainable=True)
     held_out, held_out_counts = usable(read_set(before.data, "demonstrations_held_out"), tokenizer, length)
     arguments = trainer_arguments(
-        SFTConfig, settings.trainer, base, folder, seed, max_length=length, **_evaluating(select)
+        SFTConfig, settings.trainer, base, folder, seed, max_length=length, **evaluating(select)
     )
     evaluates = arguments.eval_strategy != "no"
     if evaluates and not held_out:
@@ -186,7 +187,7 @@ def _is_empty(completion: Any) -> bool:
     return not any(text.strip() for text in texts)
 
 
-def _evaluating(select: Selection) -> dict[str, Any]:
+def evaluating(select: Selection) -> dict[str, Any]:
     """Options of the trainer that choose a checkpoint: one evaluation and one checkpoint an epoch."""
     if select == "last":
         return {}

@@ -1,7 +1,8 @@
 """What the SFT, reward and PPO stages share: trainer arguments, progress, rows that fit, the log of a training."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from ..toolkit.errors import MissingPackageError, SettingsError, TrainingError
 from ..toolkit.files import write_json
 from ..toolkit.model.sequences import sequence_ids
 from ..toolkit.settings.base import BaseSettings
+from ..toolkit.settings.lora import LoraSettings
 from ..toolkit.settings.reading import TrainerBlock
 from ..toolkit.stage import shared_folder
 from .console import Advance, Console
@@ -57,6 +59,7 @@ def trainer_arguments(
     if device == "cuda" and base.quantization != "none":
         ours["optim"] = "paged_adamw_32bit"  # spikes of memory go to the CPU's instead of ending the run (QLoRA)
     _check_trackers(block.get("report_to", "none"))
+    _check_counts(block)
     fixed = {"output_dir": str(checkpoints(folder)), "seed": seed, "use_cpu": device == "cpu", "disable_tqdm": True}
     try:
         return cls(**(ours | defaults | with_present_names(block) | fixed))
@@ -66,9 +69,35 @@ def trainer_arguments(
         raise SettingsError([f"trainer: {cls.__name__} refuses a value: {error}"]) from error
 
 
+@contextmanager
+def adapting(lora: LoraSettings, section: str) -> Iterator[None]:
+    """Turn what PEFT says of layers that a base does not have into a fault of the recipe.
+
+    Raises:
+        SettingsError: `target_modules` names no layer of the model.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "arget modules" not in str(error):
+            raise
+        fault = (
+            f"{section}.lora.target_modules: got {lora.target_modules}, wanted layers of the base, such as q_proj, or "
+            f"all-linear ({error})"
+        )
+        raise SettingsError([fault]) from error
+
+
 def with_present_names(block: Mapping[str, Any]) -> dict[str, Any]:
     """A trainer's block with settings by the names that they have now; where both names stand, the new one counts."""
     return {RENAMED.get(name, name): value for name, value in block.items() if RENAMED.get(name) not in block}
+
+
+def _check_counts(block: Mapping[str, Any]) -> None:
+    """Refuse counts below one, which transformers takes and fails on when it trains."""
+    names = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+    if found := [f"trainer.{name}: got {block[name]}, wanted at least 1" for name in names if block.get(name, 1) < 1]:
+        raise SettingsError(found)
 
 
 def _check_trackers(wanted: Any) -> None:

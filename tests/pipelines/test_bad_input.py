@@ -95,6 +95,21 @@ FAULTS = {
         ("run", *MICRO, "sft.trainer.lr_scheduler_type=zigzag"),
         (r"SFTConfig refuses a value: .*zigzag",),
     ),
+    "faults of several trainers, of which the last would train after hours": (
+        ("run", *MICRO, "ppo.trainer.rollout_batch_size=0", "sft.trainer.per_device_train_batch_size=0"),
+        (
+            r"sft\.trainer\.per_device_train_batch_size: got 0, wanted at least 1",
+            r"ppo\.trainer\.rollout_batch_size: got 0, wanted at least 1",
+        ),
+    ),
+    "layers to adapt that the base lacks": (
+        ("run", *MICRO, "sft.lora.target_modules=[nope]"),
+        (r"sft\.lora\.target_modules: got \['nope'\], wanted layers of the base, such as q_proj, or all-linear",),
+    ),
+    "layers of the reward model that the base lacks": (
+        ("reward", *MICRO, "reward.lora.target_modules=[nope]", "stages=[filter,reward]"),
+        (r"reward\.lora\.target_modules: got \['nope'\], wanted layers of the base",),
+    ),
     "an override that is none": (("run", "embedded", "seed"), (r"override 'seed': wanted section\.key=value",)),
     "an unknown model": (
         ("run", *MICRO, "base.model=nobody/has-this"),

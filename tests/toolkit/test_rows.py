@@ -260,6 +260,8 @@ ANSWER = [{"role": "assistant", "content": "hello"}]
         ("preference", {"prompt": CHAT, "chosen": ANSWER, "rejected": ANSWER}),
         ("ranking", {"prompt": CHAT, "completions": [ANSWER, ANSWER], "ranks": [1, 1]}),
         ("rating", {"prompt": CHAT, "completion": ANSWER, "rating": -0.5}),
+        ("preference", {"prompt": "a", "chosen": "b", "rejected": "c", "margin": 0.5}),
+        ("preference", {"prompt": "a", "chosen": "b", "rejected": "c", "margin": None}),
     ],
 )
 def test_rows_of_a_shape_pass(shape: RowShape, row: dict[str, Any]) -> None:
@@ -271,6 +273,8 @@ def test_rows_of_a_shape_pass(shape: RowShape, row: dict[str, Any]) -> None:
     [
         ("preference", {"chosen": "a", "rejected": "b"}, "has no column 'prompt'; it has columns 'chosen', 'rejected'"),
         ("preference", {"x": "a"}, r"has no columns 'prompt', 'chosen', 'rejected'; it has column 'x'\. Wanted rows like"),
+        ("preference", {"prompt": "a", "chosen": "b", "rejected": "c", "margin": "x"}, "has 'x' where a number was wanted in 'margin'"),
+        ("ranking", {"prompt": "a", "completions": ["b", "c"], "ranks": [1, 2], "margin": [1]}, r"has \[1\] where a number was wanted in 'margin'"),
         ("text", {}, "it has no columns at all"),
         ("text", {"text": None}, "has None where text was wanted in 'text'"),
         ("text", {"text": CHAT}, "where text was wanted"),

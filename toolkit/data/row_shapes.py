@@ -72,6 +72,8 @@ def _fault_of(row: Mapping[str, Any], wanted: RowShape, kinds: dict[str, int], n
             return f"has {fault} in {name!r}"
     if wanted == "ranking" and len(row["completions"]) != len(row["ranks"]):
         return f"has {len(row['completions'])} completions and {len(row['ranks'])} ranks; wanted one rank for each"
+    if wanted in ("preference", "ranking") and row.get("margin") is not None and (fault := _rating(row["margin"])):
+        return f"has {fault} in 'margin'"
     if wanted == "text":
         return ""
     return _fault_of_kind(row, wanted, kinds, number)
