@@ -85,6 +85,27 @@ def test_a_compressed_file_gives_its_lines_and_one_cut_short_its_good_ones_and_t
     assert last.offset == len(b"\n".join(read)) + 1
 
 
+SKIPPABLE = (0x184D2A50).to_bytes(4, "little") + (4).to_bytes(4, "little") + b"size"
+"A zstd frame that holds no text: pzstd writes one before every frame, the seekable format one at the end."
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 128 << 10])
+def test_zstd_frames_that_hold_no_text_do_not_end_the_file(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(module, "COMPRESSED_BLOCK", at_once)
+    path = tmp_path / "a.jsonl.zst"
+    frames = [SKIPPABLE, zstandard.compress(b"one\ntw"), SKIPPABLE, zstandard.compress(b""), zstandard.compress(b"o\n")]
+    path.write_bytes(b"".join([*frames, SKIPPABLE]))
+    assert flat(all_lines(path, "zst")) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("n_lost", [1, 5, 9])
+def test_a_zstd_file_of_one_block_that_is_cut_short_is_told(tmp_path, n_lost):
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(zstandard.compress(b"one line\n" * 3)[:-n_lost])
+    (*_, last) = all_lines(path, "zst")
+    assert "cut short" in last.fault
+
+
 def test_an_empty_file_has_no_lines_whatever_its_kind(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"")

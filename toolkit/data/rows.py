@@ -227,6 +227,9 @@ def _open(path: Path) -> IO[bytes]:
 def zstd_chunks(path: Path, size: int = CHUNK) -> Iterator[bytes]:
     """Unpack a zstd file, `size` bytes of it at a time.
 
+    Yields:
+        pieces of at least one byte: a frame that is empty, skippable or only begun gives none.
+
     Raises:
         DataError: the file is damaged or cut short; what could be unpacked has been yielded by then.
     """
@@ -239,7 +242,8 @@ def zstd_chunks(path: Path, size: int = CHUNK) -> Iterator[bytes]:
             while chunk := file.read(size):
                 while chunk:
                     frame = frame or zstandard.ZstdDecompressor().decompressobj()
-                    yield frame.decompress(chunk)
+                    if piece := frame.decompress(chunk):
+                        yield piece
                     chunk = frame.unused_data
                     frame = None if frame.eof else frame
     except zstandard.ZstdError as error:
