@@ -63,7 +63,7 @@ class RowReader:
     """Columns to judge, those that a row lacks included as a fault; none given: by the shape of each row."""
 
     roles: tuple[Role, ...] = get_args(Role)
-    """Of a chat only the messages of these roles are judged."""
+    """Of a chat only the messages of these roles are judged; all of them: every message, whatever it calls its role."""
 
     def __post_init__(self) -> None:
         known = get_args(Role)
@@ -117,9 +117,19 @@ class RowReader:
             if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
                 where = _shown((*place, number))
                 raise DataError(f"the row holds {message!r:.40} in {where}, wanted {{'role': ..., 'content': text}}")
-            if message.get("role") in self.roles:
+            if self._is_judged(message, (*place, number)):
                 parts.append(((*place, number, "content"), message["content"]))
         return parts
+
+    def _is_judged(self, message: Mapping[str, Any], place: Place) -> bool:
+        known = get_args(Role)
+        if set(self.roles) == set(known):
+            return True
+        role = message.get("role")
+        if role not in known:
+            # Whether it is meant cannot be told, and a message that nobody judges would be kept.
+            raise DataError(f"the row holds the role {role!r:.40} in {_shown(place)}, wanted one of {', '.join(known)}")
+        return role in self.roles
 
 
 def _best(ranks: Any, n: int) -> list[int]:

@@ -65,6 +65,16 @@ def test_roles_and_columns_can_be_chosen():
     assert RowReader().read({"messages": CHAT}).locate((14, 17)) == (("messages", 1, "content"), (4, 7))
 
 
+@pytest.mark.parametrize(
+    "message", [{"role": "human", "content": "oaf"}, {"content": "oaf"}, {"role": ["x"], "content": "oaf"}]
+)
+def test_a_message_of_a_role_of_its_own_is_judged_and_told_where_roles_are_chosen(message):
+    row = {"messages": [*CHAT, message]}
+    assert RowReader().read(row).text.endswith("No.\n\noaf")
+    with pytest.raises(DataError, match=r"the row holds the role .* in messages\.3, wanted one of system"):
+        RowReader(roles=("user",)).read(row)
+
+
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=5), st.data())
 def test_every_span_is_found_in_the_part_it_begins_in(contents, data):
     row = {"messages": [{"role": "user", "content": content} for content in contents]}
