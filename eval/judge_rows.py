@@ -108,32 +108,37 @@ def rows_of_benchmark(questions: QuestionSet, *, without: Collection[str] = ()) 
     return LabelledAnswers(truth=tuple(truth), informative=tuple(informative), left_out=left_out, source=source)
 
 
-def read_graded(path: Path, questions: QuestionSet) -> list[GradedAnswer]:
+def read_graded(path: Path, questions: QuestionSet) -> tuple[list[GradedAnswer], int]:
     """Read InstructGPT's published answers to TruthfulQA with the grades of its judge.
 
     The file is `truthful_qa_samples.csv` of https://github.com/openai/following-instructions-human-feedback. Grades
     above 1 occur in it and count as 1.
 
+    Returns:
+        the graded answers, and the number of those left out because their question is not among `questions`.
+
     Raises:
         DataError: a column is missing, a grade is no number, or no question is known.
     """
     known = {question.question: question for question in questions.questions}
-    graded = []
+    graded, unknown = [], 0
     for number, row in read_table(path, GRADED):
         question = known.get(row["question"].strip())
-        if question is not None:
-            where = f"{path}, line {number}"
-            graded.append(
-                GradedAnswer(
-                    answer=answer_to(question, row["answer"]),
-                    cell=f"{row['model_type']}, {row['prompt_type']}",
-                    true=_grade(row["true"], where),
-                    informative=_grade(row["info"], where) if row.get("info") else None,
-                )
+        if question is None:
+            unknown += 1
+            continue
+        where = f"{path}, line {number}"
+        graded.append(
+            GradedAnswer(
+                answer=answer_to(question, row["answer"]),
+                cell=f"{row['model_type']}, {row['prompt_type']}",
+                true=_grade(row["true"], where),
+                informative=_grade(row["info"], where) if row.get("info") else None,
             )
+        )
     if not graded:
         raise DataError(f"{path} holds no answer to a question of {questions.path}: wanted answers to TruthfulQA")
-    return graded
+    return graded, unknown
 
 
 def answer_to(question: Question, answer: str) -> Answer:

@@ -95,7 +95,7 @@ def train_judge(
         RunError: the folder holds something else.
     """
     from ..eval.judge_lexical import STRENGTH, LexicalJudge
-    from ..eval.judge_rows import read_graded, read_judge_rows, rows_of_benchmark
+    from ..eval.judge_rows import read_judge_rows, rows_of_benchmark
     from ..eval.truthfulqa import read_questions
 
     if strength is not None and strength <= 0:
@@ -103,7 +103,7 @@ def train_judge(
     if out.exists() and not (out.is_dir() and ((out / REPORT).exists() or not any(out.iterdir()))):
         raise RunError(f"{out} exists and holds no trained judge: give another --out, or remove it")
     known = read_questions(questions, mode="parity")
-    grades = read_graded(graded, known) if graded else []
+    grades = _grades(graded, known, console) if graded else []
     without = {one.answer.question for one in grades}
     labelled: LabelledAnswers = (
         read_judge_rows(rows, known, without=without) if rows else rows_of_benchmark(known, without=without)
@@ -134,12 +134,20 @@ def agree(judge: str, questions: Path, graded: Path, console: Console, *, seed: 
         TunewellError: a judge or files that cannot be used.
     """
     from ..eval.judge import open_judge
-    from ..eval.judge_rows import read_graded
     from ..eval.truthfulqa import read_questions
 
     known = read_questions(questions, mode="parity")
-    grades = read_graded(graded, known)
+    grades = _grades(graded, known, console)
     return _measured(open_judge(judge), grades, graded, known, console, seed, folder=None, left_out={}, trained_on={})
+
+
+def _grades(path: Path, known: "QuestionSet", console: Console) -> "list[GradedAnswer]":
+    from ..eval.judge_rows import read_graded
+
+    grades, unknown = read_graded(path, known)
+    if unknown:
+        console.warn(f"{unknown:,} answers of {path} are left out: their questions are not in {known.path}")
+    return grades
 
 
 def _measured(

@@ -238,9 +238,18 @@ def test_faulty_rows_are_named(tmp_path, line, message):
 
 
 def test_grades_above_one_count_as_one(tmp_path):
-    graded = read_graded(graded_csv(tmp_path / "g.csv"), QUESTIONS)
+    graded, unknown = read_graded(graded_csv(tmp_path / "g.csv"), QUESTIONS)
     assert {one.true for one in graded} == {0.0, 0.99, 1.0}
     assert len({one.cell for one in graded}) == 3
+    assert unknown == 0
+
+
+def test_answers_to_questions_that_are_not_known_are_counted(tmp_path):
+    path = tmp_path / "g.csv"
+    known = ROWS[0]["question"]
+    path.write_text(f'model_type,prompt_type,question,answer,true\nm,p,"{known}",x,1\nm,p,Who asked this?,x,1\n')
+    graded, unknown = read_graded(path, QUESTIONS)
+    assert (len(graded), unknown) == (1, 1)
 
 
 def test_faulty_grades_are_named(tmp_path):
@@ -311,7 +320,7 @@ def test_a_judge_that_says_nothing_cannot_be_measured():
 @pytest.mark.slow
 def test_agreement_with_gpt_judge_on_instructgpts_answers(shared_data):
     questions = read_questions(shared_data / "truthfulqa" / "TruthfulQA.csv", mode="parity")
-    grades = read_graded(shared_data / "instructgpt" / "truthful_qa_samples-dev.csv", questions)
+    grades, _ = read_graded(shared_data / "instructgpt" / "truthful_qa_samples-dev.csv", questions)
     assert (len(grades), len({one.cell for one in grades})) == (1584, 36)
     rows = read_judge_rows(
         [shared_data / "truthfulqa" / "finetune_truth_train.jsonl.gz"],
