@@ -166,6 +166,8 @@ def _claim(plan: Plan, tree: dict[str, Any], sets_aside: bool) -> None:
     if (out / SUMMARY).is_file():
         recorded = read_json(out / SUMMARY).get("made_with", {})
     elif (plan.work / PLAN).is_file():
+        if not found and not any((plan.work / UNITS).glob(f"[!.]*/{RECORD}")):
+            return  # stopped before anything was judged, as by a fault that has been mended since
         recorded = read_json(plan.work / PLAN)
     elif found:
         recorded = {}
@@ -208,6 +210,9 @@ def _do(plan: Plan, tree: dict[str, Any], engine: Engine, console: Console, max_
     records = _judge(plan, engine, console)
     judged = gather(plan, records)
     if (fault := bad_rate_fault(plan, records, max_bad_rate)) is not None:
+        if not any(segment["read"] for record in records for segment in record["segments"]):
+            shutil.rmtree(plan.work, ignore_errors=True)  # of no rows nothing is worth keeping
+            raise RunError(fault)
         for unit in plan.units:
             publish_quarantine(plan, unit, judged.lines_before[unit.number])
         raise RunError(fault)

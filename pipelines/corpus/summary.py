@@ -81,8 +81,8 @@ def bad_rate_fault(plan: Plan, records: Sequence[Mapping[str, Any]], allowed: fl
     return (
         f"{bad:,} of {read:,} rows ({bad / read:.2%}) could not be read, more than --max-bad-rate allows "
         f"({allowed:.2g}): {kinds}. The first:\n" + "\n".join(f"  - {line}" for line in firsts) + "\nAll of them are "
-        f"in {plan.out / 'quarantine'}. Mend the input, or give the same command with a higher --max-bad-rate: it goes "
-        "on where it stopped."
+        f"in {plan.out / 'quarantine'}. Mend the input and add --set-aside, or give the same command with a higher "
+        "--max-bad-rate: it goes on where it stopped."
     )
 
 

@@ -102,6 +102,17 @@ def test_half_done_work_of_other_settings_is_not_gone_on_with(tmp_path, monkeypa
         run([rows], tmp_path / "out", settings(tmp_path, max_matches=1), unit_bytes=10_000)
 
 
+def test_a_fault_that_stops_a_run_before_it_judges_can_be_mended(tmp_path):
+    rows = write(tmp_path / "a.jsonl", [])
+    own = settings(tmp_path, words=("badword", "x"))
+    with pytest.raises(SettingsError, match="a single character"):
+        run([rows], tmp_path / "out", own)
+    with pytest.raises(RunError, match="holds no rows"):
+        run([rows], tmp_path / "out", settings(tmp_path))
+    write(rows, texts(5))
+    assert run([rows], tmp_path / "out", settings(tmp_path))["dropped"] == 1
+
+
 def test_an_output_folder_with_files_of_someone_else_is_left_alone(tmp_path):
     rows = write(tmp_path / "a.jsonl", texts(5))
     theirs = tmp_path / "out" / "kept"
