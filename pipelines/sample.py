@@ -12,6 +12,7 @@ from ..toolkit.data.row_shapes import require_columns
 from ..toolkit.data.rows import read_rows, write_rows
 from ..toolkit.errors import RunError, SettingsError
 from ..toolkit.files import read_json, sha256_file, sha256_of, write_json
+from ..toolkit.settings.base import BaseSettings
 from .console import Console
 from .model_source import ModelSource, answering, find_model, with_memory
 
@@ -108,11 +109,12 @@ def sample(
 
 
 def _identity(one: ModelSource) -> Row:
-    """What decides a model's answers: its base, and the weights of its adapter."""
+    """What decides a model's answers: its base, of a folder the files in it, and the weights of its adapter."""
     weights = one.adapter / "adapter_model.safetensors" if one.adapter else None
     is_there = weights is not None and weights.is_file()
     return {
         "base": one.base,
+        "base_files": {path.name: sha256_file(path) for path in BaseSettings(model=one.base).files()},
         "adapter": sha256_file(weights) if weights is not None and is_there else None,
         "dtype": one.settings.dtype,
         "quantization": one.settings.quantization,

@@ -65,7 +65,7 @@ def stages_of(recipe: Recipe, console: Console) -> list[Stage]:
         "filter": Stage(
             name="filter",
             settings=shared | {"data": to_tree(data), "filter": to_tree(recipe.filter)},
-            inputs=input_hashes([*data.files(), *recipe.filter.files(), *corpus]),
+            inputs=input_hashes([*data.files(), *recipe.filter.files(), *corpus, *base.files()]),
             run=partial(run_filter, recipe.filter, data, base, seed, console),
         ),
         "retrain": Stage(
@@ -76,6 +76,7 @@ def stages_of(recipe: Recipe, console: Console) -> list[Stage]:
         "mixture": Stage(
             name="mixture",
             settings=shared | {"mixture": to_tree(recipe.mixture), "sft": to_tree(recipe.sft)},
+            inputs=input_hashes(base.files()),
             run=partial(run_mixture, recipe.mixture, recipe.sft, base, seed, console),
         ),
         "losses": Stage(

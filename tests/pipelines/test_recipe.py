@@ -282,3 +282,18 @@ def test_every_setting_explains_itself():
     for path, text in helps.items():
         assert len(text.split()) >= 2, f"{path}: {text!r}"
     assert "(tokens)" in helps["eval.max_new_tokens"] and "default 32" in helps["eval.max_new_tokens"]
+
+
+def test_other_weights_in_the_folder_of_the_base_are_another_input(here):
+    weights = here / "model" / "model.safetensors"
+    weights.parent.mkdir()
+
+    def first_inputs():
+        recipe = read_recipe(find_recipe("own-files"), [*OWN, f"base.model={weights.parent}"])
+        return stages_of(recipe, Console())[0].inputs
+
+    weights.write_bytes(b"one")
+    before = first_inputs()
+    assert str(weights) in before
+    weights.write_bytes(b"two")
+    assert first_inputs() != before

@@ -1,8 +1,10 @@
 import json
+import shutil
 from collections import Counter
 
 import pytest
 from micro_run import QUIET, call, libraries_as_before, micro_run
+from safetensors.torch import load_file, save_file
 from tunewell.pipelines import sample as module
 from tunewell.pipelines.collect.items import items_of
 from tunewell.pipelines.console import Console
@@ -10,6 +12,7 @@ from tunewell.pipelines.sample import sample
 from tunewell.toolkit.data.row_shapes import require_columns
 from tunewell.toolkit.data.rows import read_rows, write_rows
 from tunewell.toolkit.errors import RunError, SettingsError
+from tunewell.toolkit.files import read_json
 from tunewell.toolkit.model.generation import Sampling
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
@@ -105,6 +108,17 @@ def test_other_work_is_not_overwritten(run, prompts, tmp_path):
         draw(prompts, [run], other)
     with pytest.raises(SettingsError, match="got 0 completions"):
         draw(prompts, [run], tmp_path / "none", k=0)
+
+
+def test_other_weights_in_the_folder_of_a_plain_model_are_another_model(run, prompts, tmp_path):
+    base = read_json(run / "01-filter" / "stage.json")["artifacts"]["base"]
+    model = shutil.copytree(base, tmp_path / "model")
+    found = draw(prompts, [model], tmp_path / "out", k=1, limit=2)
+    assert draw(prompts, [model], tmp_path / "out", k=1, limit=2) == found
+    weights = load_file(model / "model.safetensors")
+    save_file({name: tensor + 0.1 for name, tensor in weights.items()}, model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RunError, match="other settings or models"):
+        draw(prompts, [model], tmp_path / "out", k=1, limit=2)
 
 
 def test_the_command_tells_counts_and_mix(run, prompts, tmp_path, monkeypatch, capsys):

@@ -1,11 +1,14 @@
 """Settings of the base model: which one, how it is held in memory, and the shape of the tiny one."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from .reading import setting
 
 TINY = "tiny"
+MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
+"""Endings of the files of a model's folder that it is loaded from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,3 +69,10 @@ class BaseSettings:
     """Let the model run Python code that comes with its weights."""
     tiny: TinySettings = TinySettings()
     """Shape and training of the tiny model."""
+
+    def files(self) -> list[Path]:
+        """The files of a base that is a folder: what decides a result beside these settings."""
+        folder = Path(self.model)
+        if self.model == TINY or not folder.is_dir():
+            return []
+        return [path for path in sorted(folder.iterdir()) if path.suffix in MODEL_FILES and path.is_file()]
