@@ -12,7 +12,7 @@ from ..toolkit.settings.reading import setting
 from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Console
 from .sft import SftSettings
-from .training import train, trainer_arguments, window
+from .training import train, trainer_arguments, window, without_evaluation
 
 if TYPE_CHECKING:
     from ..toolkit.world.tasks import TaskItem
@@ -111,7 +111,7 @@ def _measure(
         torch.manual_seed(seed)
         stack.add("policy", sft.lora.config(), trainable=True)
         length = window(stack.base, sft.max_length)
-        arguments = trainer_arguments(SFTConfig, sft.trainer, base, work, seed, max_length=length)
+        arguments = trainer_arguments(SFTConfig, without_evaluation(sft.trainer), base, work, seed, max_length=length)
         items = training_items(arm, settings.rows, seed, measured=settings.items)
         rows = [{"prompt": item.prompt, "completion": item.answer} for item in items]
         with stack.using("policy", trainable=True) as model:

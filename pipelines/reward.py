@@ -18,7 +18,7 @@ from .console import Console
 from .mitigate import Treatment
 from .reward_report import measure
 from .sets import read_set
-from .training import RESERVED, Row, adapting, train, trainer_arguments, window
+from .training import OURS, Row, adapting, train, trainer_arguments, window
 
 if TYPE_CHECKING:
     from ..toolkit.reward.examples import ExampleMaker, Examples
@@ -60,7 +60,7 @@ class RewardSettings:
     """The adapter that is trained, beside a score head."""
     max_length: int | None = setting(None, low=8, unit="tokens")
     """Longest prompt with completion; longer ones are left out and counted. Null: 1,024 or the model's window."""
-    trainer: TrainerBlock = trainer_block("trl.trainer.reward_config:RewardConfig", reserved=RESERVED)
+    trainer: TrainerBlock = trainer_block("trl.trainer.reward_config:RewardConfig", reserved=OURS)
     """Passed to TRL's RewardConfig as it is."""
 
     def faults(self) -> list[str]:

@@ -13,7 +13,7 @@ from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Console
 from .reward import RewardSettings, example_maker
 from .sets import Row, read_set
-from .training import train, trainer_arguments, window
+from .training import train, trainer_arguments, window, without_evaluation
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -119,7 +119,8 @@ def _train(
     if not made.examples:
         raise DataError(f"no ranking is left to train on: {made.left_out()}")
     rankings = made.counts["rows"] - made.counts["nothing_to_learn"]
-    block = dict(reward.trainer) | {"num_train_epochs": settings.epochs, "save_strategy": "no"}
+    block = dict(without_evaluation(reward.trainer))
+    block |= {"num_train_epochs": settings.epochs, "max_steps": -1, "save_strategy": "no"}
     size = int(block.get("per_device_train_batch_size", 8))
     if arm == "pairwise":
         block["per_device_train_batch_size"] = max(1, round(size * made.counts["pairs"] / rankings))

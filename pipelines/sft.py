@@ -14,7 +14,7 @@ from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Console
 from .mitigate import Treatment
 from .sets import Row, read_set
-from .training import RESERVED, adapting, rows_that_fit, train, trainer_arguments, window
+from .training import OURS, adapting, rows_that_fit, train, trainer_arguments, window
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from ..toolkit.sft.trainer import RewardProbe
 
 Selection = Literal["last", "loss", "reward"]
+ROWS = {
+    "completion_only_loss": "the loss counts completions alone, always",
+    "assistant_only_loss": "every answer of a chat is a row of its own already, and the loss counts the answer alone",
+    "dataset_text_field": "rows have `prompt` and `completion`, or `messages`",
+    "dataset_kwargs": "rows are in tokens before the trainer sees them",
+    "truncation_mode": "rows that are too long are left out and counted, never cut",
+}
+"""Of SFTConfig, what would have no effect on rows that are in tokens already."""
 PROBE = "rewards"  # folder of what the answers at each evaluation earned
 
 
@@ -47,7 +55,7 @@ class SftSettings:
     """The adapter that is trained."""
     max_length: int | None = setting(None, low=8, unit="tokens")
     """Longest row, end token included; longer rows are left out and counted. Null: 1,024 or the model's window."""
-    trainer: TrainerBlock = trainer_block("trl.trainer.sft_config:SFTConfig", reserved=RESERVED)
+    trainer: TrainerBlock = trainer_block("trl.trainer.sft_config:SFTConfig", reserved=OURS | ROWS)
     """Passed to TRL's SFTConfig as it is."""
 
     def files(self) -> list[Path]:
@@ -152,7 +160,7 @@ def run_sft(
         )
     return Outcome(
         artifacts=replace(before, sft=folder / "policy"),
-        results=_kept_figures(trainer, select) | _after_lowest_loss(trainer, folder / PROBE, seed),
+        results=_kept_figures(trainer) | _after_lowest_loss(trainer, folder / PROBE, seed),
         rows={"demonstrations": len(rows), "held_out": len(held_out), "pretraining_texts": len(mixed), **counts}
         | {f"held_out.{name}": count for name, count in held_out_counts.items()},
         warnings=(*warnings, *treatment.warnings()),
@@ -241,10 +249,10 @@ def _probe(
     )
 
 
-def _kept_figures(trainer: Any, select: Selection) -> dict[str, Figure]:
+def _kept_figures(trainer: Any) -> dict[str, Figure]:
     """Held-out loss and reward at the checkpoint that was kept, with the epoch it is of."""
     log, best = trainer.state.log_history, trainer.state.best_global_step
-    kept = best if select != "last" and best is not None else trainer.state.global_step
+    kept = best if trainer.args.load_best_model_at_end and best is not None else trainer.state.global_step
     entries = [entry for entry in log if entry["step"] == kept]
     found: dict[str, Figure] = {}
     for key, name in (("eval_loss", "sft.held_out_loss"), ("eval_reward", "sft.reward")):

@@ -28,6 +28,14 @@ RESERVED = {
     "hub_token": "it would be written to run.json; log in with `hf auth login` instead",
     "max_length": "it stands outside the trainer block, so that rows that are too long are counted",
 }
+OURS = RESERVED | {
+    "chat_template_path": "rows are in tokens before the trainer sees them: set the template in the base's folder",
+    "eos_token": "rows are in tokens before the trainer sees them: set it in the tokenizer of the base's folder",
+    "pad_token": "base.pad_token decides it",
+    "model_init_kwargs": "`base` decides how the model is loaded",
+    "trust_remote_code": "base.trust_remote_code decides it",
+}
+"""Of TRL's trainers also what would have no effect, as model and rows are made before."""
 LOSS = {"loss": "loss"}
 RENAMED = {
     "gradient_checkpointing": "activation_checkpointing",
@@ -67,6 +75,11 @@ def trainer_arguments(
         raise
     except (TypeError, ValueError) as error:
         raise SettingsError([f"trainer: {cls.__name__} refuses a value: {error}"]) from error
+
+
+def without_evaluation(block: Mapping[str, Any]) -> TrainerBlock:
+    """A trainer's block for an experiment that measures by itself and keeps what it ends with."""
+    return TrainerBlock(dict(block) | {"eval_strategy": "no", "load_best_model_at_end": False})
 
 
 @contextmanager

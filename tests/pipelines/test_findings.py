@@ -59,6 +59,7 @@ def test_held_out_pairs_are_measured_by_hand():
 def test_the_losses_start_alike_take_equal_steps_and_a_second_run_trains_none(tmp_path, monkeypatch, capsys):
     arguments = ["run", "findings/reward-overfit", *BASE, "data.limit=20", "losses.epochs=1", "losses.rankings=4",
                  "losses.repeats=1", "reward.trainer.per_device_train_batch_size=2",
+                 "reward.trainer.max_steps=1", "reward.trainer.eval_strategy=epoch",  # losses.epochs decides
                  "--out", str(tmp_path / "run")]  # fmt: skip
     with libraries_as_before():
         assert call(monkeypatch, capsys, *arguments).code == 0
@@ -82,7 +83,8 @@ def test_the_losses_start_alike_take_equal_steps_and_a_second_run_trains_none(tm
 
 def test_all_arms_of_the_mixture_are_asked_the_same_items(tmp_path, monkeypatch, capsys):
     arguments = ["run", "findings/instruction-mixture", *BASE, "mixture.rows=9", "mixture.items=3", "mixture.repeats=1",
-                 "sft.trainer.num_train_epochs=1", "--out", str(tmp_path / "run")]  # fmt: skip
+                 "sft.trainer.num_train_epochs=1", "sft.trainer.eval_strategy=epoch",
+                 "--out", str(tmp_path / "run")]  # fmt: skip
     with libraries_as_before():
         assert call(monkeypatch, capsys, *arguments).code == 0
     found = read_json(tmp_path / "run" / "01-mixture" / "mixture.json")

@@ -1,12 +1,13 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from micro_run import MICRO, QUIET, call, libraries_as_before, micro_run
 from tunewell.pipelines.console import Console
 from tunewell.pipelines.recipe import find_recipe, read_recipe
 from tunewell.pipelines.sets import DataSettings
-from tunewell.pipelines.sft import run_sft, selection, usable
+from tunewell.pipelines.sft import _kept_figures, run_sft, selection, usable
 from tunewell.pipelines.stages import stages_of
 from tunewell.pipelines.training import trainer_arguments
 from tunewell.toolkit.errors import MissingPackageError, SettingsError
@@ -58,6 +59,13 @@ def test_a_checkpoint_is_chosen_by_reward_only_where_there_is_a_reward_model(tmp
     [
         (["sft.reward=nowhere"], r"sft\.reward.*got 'nowhere', wanted the folder of a reward adapter"),
         (["sft.select=best"], r"sft\.select"),
+        (
+            ["sft.trainer.completion_only_loss=false"],
+            r"completion_only_loss.*the loss counts completions alone, always",
+        ),
+        (["sft.trainer.assistant_only_loss=true"], r"assistant_only_loss.*every answer of a chat is a row of its own"),
+        (["reward.trainer.chat_template_path=x"], r"reward\.trainer\.chat_template_path.*before the trainer sees them"),
+        (["reward.trainer.pad_token=x"], r"reward\.trainer\.pad_token.*base\.pad_token decides it"),
         (["sft.ptx_share=1"], r"sft\.ptx_share"),
         (["data.validation_share=0.9"], r"validation_share.*leaves nothing to train on"),
     ],
@@ -173,3 +181,13 @@ def test_held_out_demonstrations_that_are_left_out_are_told(tmp_path, tmp_path_f
     assert outcome.rows["held_out"] == outcome.rows["held_out.too_long"] == outcome.rows["held_out.empty"] == 1
     told = "SFT left out 2 held-out demonstrations: 1 have more than 512 tokens, 1 an empty completion."
     assert told in outcome.warnings
+
+
+@pytest.mark.parametrize(("loads_best", "step"), [(True, 3), (False, 6)])
+def test_the_figures_are_those_of_the_checkpoint_that_the_trainer_ended_with(loads_best, step):
+    log = [{"step": 3, "epoch": 1.0, "eval_loss": 1.5}, {"step": 6, "epoch": 2.0, "eval_loss": 2.5}]
+    state = SimpleNamespace(log_history=log, best_global_step=3, global_step=6)
+    arguments = SimpleNamespace(load_best_model_at_end=loads_best)
+    found = _kept_figures(SimpleNamespace(state=state, args=arguments, eval_dataset=[1, 2], probe=None))
+    assert found["sft.epochs"]["value"] == step / 3
+    assert found["sft.held_out_loss"]["value"] == {3: 1.5, 6: 2.5}[step]
