@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..toolkit.errors import ModelError
 from ..toolkit.files import read_json
-from ..toolkit.model.adapter_files import BASE_META, CONFIG
+from ..toolkit.model.adapter_files import BASE_META, CONFIG, REWARD_META
 from ..toolkit.settings.base import BaseSettings
 from ..toolkit.settings.reading import build, to_tree
 from ..toolkit.stage import RECORD
@@ -84,19 +84,34 @@ def find_model(given: str, *, role: str | None = None, settings: BaseSettings | 
         return _of_run(given, folder, role, settings)
     if (folder / RECORD).is_file() and (folder.parent / RUN).is_file():
         stage = folder.name.split("-", 1)[-1]
+        if stage == "reward":
+            raise ModelError(_scores_only(given))
         return _of_run(given, folder.parent, role or (stage if stage in ADAPTERS else None), settings)
     if role is not None:
         raise ModelError(
             f"got the role {role!r} for {given}, which is no run: leave the role out, or name a run's folder"
         )
     if (folder / CONFIG).is_file():
+        if (folder / REWARD_META).is_file():
+            raise ModelError(_scores_only(given))
         base = _base_of(folder)
         return ModelSource(given=given, base=base, adapter=folder, settings=settings or BaseSettings(model=base))
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(
             f"got the folder {given}, wanted one with {RUN} (a run), {CONFIG} (an adapter) or config.json (a model)"
         )
+    is_path = folder.is_absolute() or given.startswith(".") or given.count("/") > 1
+    if folder.is_file() or (is_path and not folder.exists()):
+        what = "the file" if folder.is_file() else "the path"
+        raise ModelError(f"got {what} {given}, wanted a folder that exists (a run, an adapter, a model) or a hub id")
     return ModelSource(given=given, base=given, settings=settings or BaseSettings(model=given))
+
+
+def _scores_only(given: str) -> str:
+    return (
+        f"got {given}, which holds a reward model: it scores answers and writes none. Name the run, or the folder of "
+        "its stage sft or ppo"
+    )
 
 
 def _of_run(given: str, run: Path, role: str | None, settings: BaseSettings | None) -> ModelSource:

@@ -83,7 +83,10 @@ def export_model(
         RunError: `out` holds something, or cannot be written.
     """
     if source.adapter is None:
-        raise ModelError(f"{source.given} has no adapter to merge: it is a plain model already, in {source.base}")
+        what = "a plain model already" if Path(source.base).is_dir() else "no folder here, and a plain model on the hub"
+        raise ModelError(
+            f"{source.given} has no adapter to merge: it is {what}. Wanted the folder of a run or of an adapter"
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"got --out {out}, which holds something already: name a folder that is new or empty")
     trained = _predictions(source, console) if is_checked else None

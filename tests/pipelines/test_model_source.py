@@ -68,6 +68,13 @@ def test_faults_name_what_there_is(run, tmp_path):
         find_model(str(run), role="rl")
     with pytest.raises(ModelError, match="which is no run"):
         find_model("org/model", role="sft")
+    for reward in ("03-reward", "03-reward/reward"):
+        with pytest.raises(ModelError, match=r"holds a reward model: it scores answers and writes none"):
+            find_model(str(run / reward))
+    with pytest.raises(ModelError, match=r"got the path .*nowhere, wanted a folder that exists"):
+        find_model(str(tmp_path / "nowhere"))
+    with pytest.raises(ModelError, match=r"got the file .*run\.json, wanted a folder that exists"):
+        find_model(str(run / "run.json"))
     copy = tmp_path / "adapter"
     shutil.copytree(run / "02-sft" / "policy", copy)
     (copy / "base_meta.json").unlink()
