@@ -19,6 +19,7 @@ from .engines import n_workers_for
 from .plan import Plan
 from .progress import tell_passed_over
 from .segments import read_segment
+from .sizes import growth, rows_in
 from .units import Segment, Source
 from .worker import judge_batch
 
@@ -38,7 +39,7 @@ class Estimate:
         unreadable: rows of the sample that could not be read.
         dropped: share that would be dropped, with its interval.
         by_reason: the same by filter and reason; a row counts for the first filter that drops it.
-        rows_in_all: estimate from the bytes of a row.
+        rows_in_all: estimate from the bytes of a row, unpacked; Parquet and data sets tell.
         seconds_to_load: until the filters were built.
         rows_per_second: of one worker.
         workers: that a run would use.
@@ -132,7 +133,12 @@ def estimate(plan: Plan, n: int, console: Console, *, workers: int | None = None
         found = f"{unreadable:,} rows that could not be read, the first {first_bad}" if unreadable else "no rows"
         raise DataError(f"the sample of {names} holds {found}; wanted rows to judge. Check that it is what you meant.")
     total = sum(source.size for source in plan.sources)
-    in_all = n_lines if total <= SMALL else round(total / max(n_bytes, 1) * n_lines)
+    if total <= SMALL:
+        in_all = n_lines
+    else:
+        grows = growth(plan.sources)
+        per_row = n_bytes / max(n_lines, 1)
+        in_all = round(sum(rows_in(source, grows.get(source.kind, 1.0), per_row) for source in plan.sources))
     return Estimate(
         rows=judged, unreadable=unreadable, dropped=_share(dropped, judged),
         by_reason={key: _share(count, judged) for key, count in reasons.most_common()}, rows_in_all=in_all,

@@ -8,6 +8,7 @@ from typing import Any
 from ..console import Advance, Console
 from ..report.numbers import duration
 from .plan import Plan
+from .sizes import growth
 
 MEGABYTE = 1_000_000
 NAMED = 5
@@ -18,12 +19,13 @@ class RunProgress:
 
     Args:
         advance: moves the bar.
-        total: bytes of the whole corpus.
-        before: bytes of the units that were done earlier.
+        weights: by unit, about how many bytes its rows have, unpacked; what was done earlier left out.
+        before: the same of the units that were done earlier, in all.
     """
 
-    def __init__(self, advance: Advance, total: int, before: int) -> None:
-        self._advance, self._total, self._before = advance, total, before
+    def __init__(self, advance: Advance, weights: Mapping[int, float], before: float = 0) -> None:
+        self._advance, self._before = advance, before
+        self._left = dict(weights)
         self._began = time.monotonic()
         self._bytes = 0
         self._counted = {"read": 0, "dropped": 0, "bytes": 0}
@@ -33,8 +35,9 @@ class RunProgress:
         self._bytes += n_bytes
         self._show()
 
-    def count(self, record: Mapping[str, Any]) -> None:
-        """Take the sums of a unit that is done."""
+    def count(self, number: int, record: Mapping[str, Any]) -> None:
+        """Take the sums of a unit that is done, whose size is known from now on."""
+        self._left.pop(number, None)
         for segment in record["segments"]:
             for name in self._counted:
                 self._counted[name] += segment[name]
@@ -49,12 +52,12 @@ class RunProgress:
         if read and seconds > 0:
             rows = read / max(self._counted["bytes"], 1) * done
             parts += [f"{rows / seconds:,.0f} rows/s", f"{self._counted['dropped'] / read:.1%} dropped"]
-        left = self._total - self._before - done
-        if done and left > 0:
-            parts.append(f"{duration(left / done * seconds)} left")
-        whole = min(self._before + done, self._total)
-        # A compressed file unpacks to more bytes than it has.
-        self._advance(whole // MEGABYTE, max(self._total // MEGABYTE, 1), "MB  " + ", ".join(parts))
+        # How far a file grows when it is unpacked was estimated on a part of it.
+        total = max(self._counted["bytes"] + sum(self._left.values()), done)
+        if done and total > done:
+            parts.append(f"{duration((total - done) / done * seconds)} left")
+        whole = int((self._before + done) // MEGABYTE)
+        self._advance(whole, max(int((self._before + total) // MEGABYTE), whole, 1), "MB  " + ", ".join(parts))
 
 
 def tell_passed_over(plan: Plan, console: Console) -> None:
@@ -74,7 +77,12 @@ def progress_bar(
     console: Console, title: str, plan: Plan, done_before: Mapping[int, Mapping[str, Any]]
 ) -> Iterator[RunProgress]:
     """Show a bar over the judging of all units."""
-    total = sum(unit.weight for unit in plan.units)
-    before = sum(plan.units[number].weight for number in done_before)
+    grows = growth(plan.sources)
+    weights = {
+        unit.number: sum(one.weight * grows.get(plan.sources[one.source].kind, 1.0) for one in unit.segments)
+        for unit in plan.units
+        if unit.number not in done_before
+    }
+    before = sum(segment["bytes"] for record in done_before.values() for segment in record["segments"])
     with console.bar(title) as advance:
-        yield RunProgress(advance, total, before)
+        yield RunProgress(advance, weights, before)

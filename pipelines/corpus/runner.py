@@ -240,7 +240,7 @@ def _judge(plan: Plan, engine: Engine, console: Console) -> list[dict[str, Any]]
     with progress_bar(console, "filtering", plan, records) as progress:
         for done in engine.run(plan, tasks, progress) if tasks else ():
             records[done.task.unit.number] = dict(done.record)
-            progress.count(done.record)
+            progress.count(done.task.unit.number, done.record)
             _check_first(plan, records)
     return [records[unit.number] for unit in plan.units]
 
