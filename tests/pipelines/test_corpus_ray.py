@@ -1,13 +1,16 @@
 import json
+import multiprocessing
+import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from corpus_runs import QUIET, outputs, run, settings
 from tunewell.pipelines.corpus import engines
-from tunewell.pipelines.corpus.engines import find_engine
+from tunewell.pipelines.corpus.engines import find_engine, n_workers_for
 from tunewell.pipelines.corpus.ray_engine import ray_engine
 from tunewell.pipelines.corpus.runner import make_plan, run_corpus
 from tunewell.toolkit.errors import MissingPackageError, RunError, SettingsError
@@ -108,3 +111,29 @@ def test_a_cluster_that_cannot_be_joined_may_lack_a_token_which_ray_does_not_say
         with pytest.raises(RunError, match="ray start --head") as caught, ray_engine(None, 1, address):
             pass
     assert ("RAY_AUTH_MODE=token" in str(caught.value)) == (mode is None)
+
+
+def test_gpus_are_shared_out_among_the_workers_of_a_pool(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5")
+    assert engines.gpus() == ["2", "GPU-5"]
+    seen = []
+    monkeypatch.setattr(engines, "start_worker", lambda plan, report: seen.append(os.environ["CUDA_VISIBLE_DEVICES"]))
+    context = multiprocessing.get_context("spawn")
+    tickets, read = context.Value("i", 0), context.Value("q", 0)
+    for _ in range(3):
+        engines._begin(None, read, tickets, ["2", "GPU-5"])
+    assert seen == ["2", "GPU-5", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert engines.gpus() == []
+
+
+def test_a_model_gets_a_worker_for_each_gpu_and_other_filters_one_for_each_core(tmp_path, monkeypatch):
+    rows = write(tmp_path / "rows.jsonl")
+    plan = make_plan([str(rows)], tmp_path / "out", settings(tmp_path), unit_bytes=100_000)
+    monkeypatch.setattr(engines.os, "sched_getaffinity", lambda pid: set(range(5)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    neural = replace(plan, settings=replace(plan.settings, toxicity="hf:folder"))
+    assert neural.needs_model and not plan.needs_model
+    assert (n_workers_for(plan, None), n_workers_for(neural, None), n_workers_for(neural, 2)) == (5, 3, 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert n_workers_for(neural, None) == 5
