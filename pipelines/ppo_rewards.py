@@ -33,10 +33,30 @@ class PpoRewardSettings:
     """What an answer loses that holds a listed word or phrase."""
 
     def faults(self) -> list[str]:
-        """Lists that are not there."""
-        if self.blocklist is None or resource(self.blocklist, *LISTS["blocklist"]).is_file():
-            return []
-        return [f"blocklist: got {self.blocklist!r}, wanted a file or the name of a bundled list (world)"]
+        """Terms that are not there, or weigh nothing: told before the stages that come first have run for hours."""
+        from ..toolkit.toxicity.scorer import scorer_place, spec_fault
+
+        found = []
+        if self.blocklist is not None and not resource(self.blocklist, *LISTS["blocklist"]).is_file():
+            found.append(f"blocklist: got {self.blocklist!r}, wanted a file or the name of a bundled list (world)")
+        judge = self.judge or ""
+        is_path = Path(judge).is_absolute() or judge.startswith(".") or judge.count("/") > 1
+        if is_path and not Path(judge).is_dir():
+            found.append(f"judge: got {judge!r}, wanted a folder that exists, or an id of the hub")
+        if self.toxicity is not None:
+            if (fault := spec_fault(self.toxicity)) is not None:
+                found.append(f"toxicity: {fault}")
+            elif self.toxicity.startswith(("wordlist:", "tfidf:")) and not scorer_place(self.toxicity).exists():
+                found.append(f"toxicity: got {self.toxicity!r}, but there is no {scorer_place(self.toxicity)}")
+        weights = (
+            self.weight,
+            self.judge_weight if self.judge is not None else 0,
+            self.toxicity_penalty if self.toxicity is not None else 0,
+            self.blocklist_penalty if self.blocklist is not None else 0,
+        )
+        if not any(weights):
+            found.append("weight: got 0, and no other term weighs anything, so there is nothing to learn from")
+        return found
 
     def files(self) -> list[Path]:
         """The local files that the settings name; of a folder, every file in it."""

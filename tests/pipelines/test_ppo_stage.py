@@ -40,3 +40,25 @@ def test_an_evaluation_for_which_ppo_has_no_prompts_is_refused_before_anything_r
     with pytest.raises(SettingsError, match=r"ppo\.trainer\.eval_strategy .*got 'steps', wanted no: PPO measures"):
         read_recipe(find_recipe("embedded"), ["ppo.trainer.eval_strategy=steps"])
     read_recipe(find_recipe("embedded"), ["ppo.trainer.eval_strategy=no"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["ppo.reward.judge=/nowhere/judge"],
+            r"ppo\.reward\.judge .*got '/nowhere/judge', wanted a folder that exists",
+        ),
+        (["ppo.reward.toxicity=tfidf:/nowhere"], r"ppo\.reward\.toxicity .*nowhere"),
+        (["ppo.reward.toxicity=nonsense"], r"ppo\.reward\.toxicity .*'nonsense', wanted one of tfidf:FOLDER"),
+        (["ppo.reward.weight=0"], r"ppo\.reward\.weight .*nothing to learn from"),
+    ],
+)
+def test_terms_of_the_reward_that_cannot_work_are_refused_before_anything_runs(settings, message):
+    with pytest.raises(SettingsError, match=message):
+        read_recipe(find_recipe("embedded"), settings)
+
+
+def test_a_recipe_may_pay_for_other_things_than_its_reward_adapter():
+    read_recipe(find_recipe("embedded"), ["ppo.reward.weight=0", "ppo.reward.blocklist=world"])
+    read_recipe(find_recipe("embedded"), ["ppo.reward.judge=org/judge"])

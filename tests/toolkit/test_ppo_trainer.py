@@ -671,12 +671,13 @@ def test_settings_that_make_no_sense_are_all_named_at_once(tmp_path):
     with pytest.raises(SettingsError) as caught:
         PPOConfig(
             output_dir=str(tmp_path), rollout_batch_size=30, num_mini_batches=4, gradient_accumulation_steps=2,
-            temperature=0, lam=2, kl_coef=-1, save_total_limit=1, value="both", use_cpu=True,
+            temperature=0, top_p=0, lam=2, kl_coef=-1, save_total_limit=1, value="both", use_cpu=True,
         )  # fmt: skip
     names = [fault.partition(":")[0] for fault in caught.value.faults]
     assert sorted(names) == sorted(
         [
             "temperature",
+            "top_p",
             "kl_coef",
             "lam",
             "rollout_batch_size",

@@ -114,12 +114,13 @@ class PPOConfig(TrainingArguments):
         )
         positive = "temperature kl_target kl_ceiling reward_clip cliprange cliprange_value value_learning_rate"
         not_negative = "kl_coef missing_eos_penalty vf_coef ptx_coef"
-        share = "top_p gamma lam ema_decay"
+        share = "gamma lam ema_decay"
         checks: list[tuple[str, Callable[[float], bool], str]] = [
             (f"{at_least_one} per_device_train_batch_size", lambda x: x >= 1, "at least 1"),
             (positive, lambda x: x > 0, "more than 0"),
             (not_negative, lambda x: x >= 0, "0 or more"),
             (share, lambda x: 0 <= x <= 1, "between 0 and 1"),
+            ("top_p", lambda x: 0 < x <= 1, "more than 0 and at most 1"),
         ]
         return [
             f"{name}: got {value}, wanted {wanted}"
