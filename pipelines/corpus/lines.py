@@ -1,10 +1,10 @@
 """Lines are read as bytes, with their places, so that one bad byte costs one line."""
 
-import gzip
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ...toolkit.data.rows import zstd_chunks
 from ...toolkit.errors import DataError
@@ -105,7 +105,7 @@ def _stream_lines(chunks: Iterator[bytes]) -> Iterator[Lines]:
     rest = _Rest()
     try:
         yield from _split(chunks, rest, None)
-    except (EOFError, gzip.BadGzipFile, zlib.error, DataError) as error:
+    except (EOFError, zlib.error, DataError) as error:
         fault = f"the file is cut short or damaged, what follows is lost: {error}"
         yield Lines(rest.take()[:SHOWN_OF_LONGEST], rest.offset, fault)
 
@@ -154,5 +154,37 @@ def _too_long(rest: _Rest) -> Lines:
 
 
 def _gzip_chunks(path: Path) -> Iterator[bytes]:
-    with gzip.open(path, "rb") as file:
-        yield from iter(lambda: file.read(COMPRESSED_BLOCK), b"")
+    """Unpack a gzip file. The module gzip gives nothing of the block that holds a damage; this gives all before it.
+
+    Raises:
+        EOFError: the file is cut short; what could be unpacked has been yielded by then.
+        zlib.error: it is damaged, or goes on with something else; as before.
+    """
+    member: Any = None  # the decompressor of a member that has begun and not ended
+    is_first = True
+    with path.open("rb") as file:
+        while packed := file.read(COMPRESSED_BLOCK):
+            while packed:
+                if member is None:
+                    # Zeros may fill up the place behind a member.
+                    packed = packed if is_first else packed.lstrip(b"\0")
+                    if not packed:
+                        break
+                    member, is_first = zlib.decompressobj(wbits=31), False
+                before = member.copy()
+                try:
+                    piece = member.decompress(packed, COMPRESSED_BLOCK)
+                except zlib.error:
+                    # Byte by byte it fails at the damage, and not at the beginning of the block.
+                    pieces = (before.decompress(packed[index : index + 1]) for index in range(len(packed)))
+                    yield from filter(None, pieces)
+                    raise
+                if piece:
+                    yield piece
+                packed = member.unused_data if member.eof else member.unconsumed_tail
+                member = None if member.eof else member
+    if member is not None:
+        if piece := member.flush():
+            yield piece
+        if not member.eof:
+            raise EOFError("Compressed file ended before the end-of-stream marker was reached")

@@ -85,6 +85,42 @@ def test_a_compressed_file_gives_its_lines_and_one_cut_short_its_good_ones_and_t
     assert last.offset == len(b"\n".join(read)) + 1
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda packed: packed[:-8],
+        lambda packed: packed[:-8] + b"\0" * 4 + packed[-4:],
+        lambda packed: packed + b"something else",
+        lambda packed: packed + b"\0" * 512 + packed[:9],
+    ],
+)
+@pytest.mark.parametrize("at_once", [7, 128 << 10])
+def test_of_a_damaged_gzip_file_all_that_stands_before_the_damage_is_read(tmp_path, monkeypatch, spoil, at_once):
+    monkeypatch.setattr(module, "COMPRESSED_BLOCK", at_once)
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(spoil(gzip.compress(b"".join(b"%d\n" % number for number in range(500)))))
+    *good, last = all_lines(path, "gz")
+    assert flat(good) == [b"%d" % number for number in range(500)] and "damaged" in last.fault
+
+
+@pytest.mark.parametrize("at_once", [7, 128 << 10])
+def test_gzip_members_and_zeros_between_them_are_one_text(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(module, "COMPRESSED_BLOCK", at_once)
+    path = tmp_path / "a.jsonl.gz"
+    parts = [gzip.compress(b"one\ntw"), gzip.compress(b""), b"\0" * 30, gzip.compress(b"o\n"), b"\0" * 30]
+    path.write_bytes(b"".join(parts))
+    assert flat(all_lines(path, "gz")) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("at_once", [7, 1000, 128 << 10])
+def test_gzip_that_unpacks_to_much_more_than_it_is_loses_nothing(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(module, "COMPRESSED_BLOCK", at_once)
+    wanted = [b"a" * size for size in (300_000, 1, 0, 70_000)]
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b"\n".join(wanted)))
+    assert flat(all_lines(path, "gz")) == wanted
+
+
 SKIPPABLE = (0x184D2A50).to_bytes(4, "little") + (4).to_bytes(4, "little") + b"size"
 "A zstd frame that holds no text: pzstd writes one before every frame, the seekable format one at the end."
 
