@@ -129,7 +129,7 @@ def run_sft(
             "SFT is to be evaluated while it trains (sft.select, sft.trainer.eval_strategy), but there are no held-out "
             "demonstrations: give data.demonstrations_held_out (or data.validation_share with hh), or sft.select=last"
         )
-    probe = _probe(settings, before, stack, held_out, seed, folder / PROBE) if evaluates else None
+    probe, no_room = _probe(settings, before, stack, held_out, seed, folder / PROBE) if evaluates else (None, 0)
     with stack.using("policy", trainable=True) as peft_model:
         treated = with_terms(FineTuner, treatment.loss_terms(rows, tokenizer, length))
         trainer = with_row_rate(treated, treatment.row_rate())(
@@ -157,6 +157,11 @@ def run_sft(
         warnings.append(
             f"SFT left out {unmeasured} held-out demonstrations: {held_out_counts['too_long']} have more than {length} "
             f"tokens, {held_out_counts['empty']} an empty completion."
+        )
+    if no_room:
+        warnings.append(
+            f"The reward curve of SFT is without {no_room} held-out prompts that leave no room for an answer of "
+            f"{settings.max_new_tokens} tokens (sft.max_new_tokens)."
         )
     return Outcome(
         artifacts=replace(before, sft=folder / "policy"),
@@ -221,15 +226,15 @@ def _pretraining(
 
 def _probe(
     settings: SftSettings, before: Artifacts, stack: "ModelStack", held_out: list[Row], seed: int, folder: Path
-) -> "RewardProbe | None":
-    """What measures sampled answers, where there is a reward model."""
+) -> "tuple[RewardProbe | None, int]":
+    """What measures sampled answers, where there is a reward model, and how many prompts leave no room for one."""
     from ..toolkit.model.generation import Sampling, window_of
     from ..toolkit.ppo.prompts import tokenize_prompts
     from ..toolkit.sft.trainer import RewardProbe
 
     reward = Path(settings.reward).expanduser() if settings.reward is not None else before.reward
     if reward is None:
-        return None
+        return None, 0
     stack.load("reward", reward)
     prompts = tokenize_prompts([{"prompt": row["prompt"]} for row in held_out], stack.tokenizer, None)
     room = window_of(stack.base)
@@ -239,7 +244,7 @@ def _probe(
             f"{len(fitting)} of {len(prompts)} held-out prompts leave room for an answer of {settings.max_new_tokens} "
             "tokens, wanted two or more: lower sft.max_new_tokens"
         )
-    return RewardProbe(
+    probe = RewardProbe(
         stack=stack,
         prompts=fitting[: settings.validation_prompts],
         sampling=Sampling(max_new_tokens=settings.max_new_tokens),
@@ -247,6 +252,7 @@ def _probe(
         seed=seed,
         folder=folder,
     )
+    return probe, len(prompts) - len(fitting)
 
 
 def _kept_figures(trainer: Any) -> dict[str, Figure]:

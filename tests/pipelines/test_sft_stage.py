@@ -191,3 +191,19 @@ def test_the_figures_are_those_of_the_checkpoint_that_the_trainer_ended_with(loa
     found = _kept_figures(SimpleNamespace(state=state, args=arguments, eval_dataset=[1, 2], probe=None))
     assert found["sft.epochs"]["value"] == step / 3
     assert found["sft.held_out_loss"]["value"] == {3: 1.5, 6: 2.5}[step]
+
+
+def test_held_out_prompts_without_room_for_an_answer_are_told(tmp_path, tmp_path_factory):
+    made = micro_run(tmp_path_factory.getbasetemp()).folder
+    artifacts = read_json(made / "01-filter" / "stage.json")["artifacts"]
+    data = tmp_path / "data"
+    shutil.copytree(made / artifacts["data"], data)
+    rows = [{"prompt": text, "completion": " Yes."} for text in ("Say it.", "Say no.", "word " * 150)]
+    (data / "demonstrations_held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = read_recipe(find_recipe("embedded"), [*MICRO, f"sft.reward={made / '03-reward' / 'reward'}",
+                                                   "sft.select=reward", "sft.max_new_tokens=400"])  # fmt: skip
+    with libraries_as_before():
+        outcome = run_sft(recipe.sft, recipe.base, 0, Console(), Artifacts(base=artifacts["base"], data=data),
+                          tmp_path / "sft")  # fmt: skip
+    assert outcome.results["sft.reward"]["n"] == 2
+    assert any("without 1 held-out prompts that leave no room" in text for text in outcome.warnings)
