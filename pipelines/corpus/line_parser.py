@@ -1,8 +1,9 @@
 """Lines of JSON become batches of texts, many at once; each that cannot be used is set aside with what is wrong."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from operator import itemgetter
 from typing import Any
 
@@ -62,7 +63,7 @@ class LineParser:
             texts = list(map(itemgetter(column), map(orjson.loads, raws)))
         except (orjson.JSONDecodeError, LookupError, TypeError):
             return None
-        is_plain = set(map(type, texts)) <= {str}
+        is_plain = set(map(type, texts)) <= {str} and not _may_spell(column, block)
         # A key that stands twice would be read as the last; other readers may take the first.
         return texts if is_plain and len(self._key.find_matches_as_indexes(block)) == len(raws) else None
 
@@ -106,7 +107,10 @@ class LineParser:
             found = self._reader.read(row)
         except DataError as error:
             return "nothing_to_judge", str(error)
-        doubled = _doubled_key(line, row, found)
+        try:
+            doubled = _doubled_key(line, row, found)
+        except RecursionError:
+            return "too_deep", f"nests too deeply to be looked through for keys that stand twice: got {_shown(line)}"
         if doubled is not None:
             return "doubled_key", f"the key {doubled!r} stands there twice, so that readers differ on what the row says"
         return found
@@ -132,7 +136,11 @@ def _doubled_key(line: bytes, row: Mapping[str, Any], found: RowText) -> str | N
     """Find a key of what is judged that stands twice in one object; most lines need no second parsing to tell."""
     keys = Counter(str(key) for place, _, _ in found.parts for key in place if isinstance(key, str))
     tops = {str(place[0]) for place, _, _ in found.parts}
-    suspects = [key for key, n in keys.items() if line.count(orjson.dumps(key)) > (1 if key in tops else n)]
+    suspects = [
+        key
+        for key, n in keys.items()
+        if line.count(orjson.dumps(key)) > (1 if key in tops else n) or _may_spell(key, line)
+    ]
     if not suspects:
         return None
     import json
@@ -145,6 +153,18 @@ def _doubled_key(line: bytes, row: Mapping[str, Any], found: RowText) -> str | N
 
     json.loads(line, object_pairs_hook=note)
     return doubled[0] if doubled else None
+
+
+def _may_spell(key: str, raw: bytes) -> bool:
+    """Whether a letter of a key is written as an escape somewhere, so that the key may stand there unseen."""
+    return b"\\" in raw and _escaped(key).search(raw) is not None
+
+
+@cache
+def _escaped(key: str) -> re.Pattern[bytes]:
+    units = key.encode("utf-16-be", "surrogatepass")
+    escapes = {f"u{units[at : at + 2].hex()}" for at in range(0, len(units), 2)} | ({"/"} & set(key))
+    return re.compile(rb"\\(?:%b)" % "|".join(sorted(escapes)).encode(), re.IGNORECASE)
 
 
 def _shown(line: bytes) -> str:
