@@ -1,5 +1,6 @@
 """The command line: what commands there are, and how faults are told."""
 
+import inspect
 import os
 import sys
 import traceback
@@ -67,6 +68,16 @@ app.add_typer(judge, name="judge")
 app.add_typer(data, name="data")
 app.command()(sample)
 app.add_typer(collect, name="collect")
+
+
+def _flowing(text: str) -> str:
+    """Join the lines of each paragraph, which the terminal breaks anew; of examples, which are indented, each stays."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(one if "\n  " in one else one.replace("\n", " ") for one in paragraphs)
+
+
+for _command in (command for group in (app, toxicity, judge, data, collect) for command in group.registered_commands):
+    _command.help = _flowing(_command.help or (_command.callback.__doc__ if _command.callback else "") or "")
 
 
 def main() -> None:

@@ -59,6 +59,12 @@ def test_help_of_every_command_is_shown_without_a_fault(tunewell_, name):
     assert (shown.code, shown.err) == (0, "") and f"Usage: tunewell {name}" in shown.out
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_paragraphs_of_help_are_broken_by_the_terminal_alone(name):
+    for paragraph in COMMANDS[name].help.split("\n\n"):
+        assert "\n" not in paragraph or "\n  " in paragraph, paragraph  # but lists of examples, which are indented
+
+
 def test_help_of_run_teaches_by_example(tunewell_):
     shown = tunewell_("run", "--help").out
     assert "[RECIPE] [section.key=value]..." in shown
