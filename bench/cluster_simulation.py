@@ -121,17 +121,17 @@ def simulated(one: Cluster, seed: int) -> float:
 def cases(rate: float, gpu_rate: float) -> dict[str, Cluster]:
     """The clusters of docs/scale.md."""
     whole = 10**9
-    cores = Cluster(nodes=8, workers=32, rate=rate, documents=whole, per_unit=140_000)
-    gpus = Cluster(nodes=8, workers=8, rate=gpu_rate, documents=whole, per_unit=9_000)
+    cores = Cluster(nodes=8, workers=32, rate=rate, documents=whole, per_unit=185_000)
+    gpus = Cluster(nodes=8, workers=8, rate=gpu_rate, documents=whole, per_unit=11_500)
     frail = {"hours_between_losses": 10.0, "slow_share": 0.25}
     return {
         "one core": replace(cores, nodes=1, workers=1, slow_share=0.0),
         "8 nodes of 32 cores": cores,
         "the same, frail (a node lost every 10 h, a quarter slow)": replace(cores, **frail),
-        "the same, frail, units of 1 GB": replace(cores, per_unit=2_200_000, **frail),
+        "the same, frail, units of 1 GB": replace(cores, per_unit=2_900_000, **frail),
         "8 nodes of 8 GPUs, a model": gpus,
         "the same, frail": replace(gpus, **frail),
-        "the same, frail, units of 64 MB": replace(gpus, per_unit=140_000, **frail),
+        "the same, frail, units of 64 MB": replace(gpus, per_unit=185_000, **frail),
     }
 
 
