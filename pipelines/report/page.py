@@ -2,8 +2,6 @@
 
 import base64
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ...toolkit.errors import RunError
+from ...toolkit.files import write_atomic
 from .check import check
 from .text import plain
 from .view import build
@@ -49,24 +47,7 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
         DataError: see `render`; an earlier page stays as it was.
         RunError: the folder cannot be written, or the disk is full.
     """
-    page = render(report).encode("utf-8")
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # a temporary file is private; the page is to be read
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise RunError(
-            f"The report could not be written to {path}: {error.strerror or error}. Wanted: a folder with room "
-            f"for {len(page) / 1e6:.1f} MB. An earlier page is unchanged; free space or name another folder."
-        ) from error
+    write_atomic(path, render(report))
 
 
 @cache
