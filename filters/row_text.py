@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, get_args
 
 from ..toolkit.data.row_shapes import Role
@@ -121,11 +122,14 @@ class RowReader:
                 parts.append(((*place, number, "content"), message["content"]))
         return parts
 
+    @cached_property
+    def _judges_all(self) -> bool:
+        return set(self.roles) == set(get_args(Role))
+
     def _is_judged(self, message: Mapping[str, Any], place: Place) -> bool:
-        known = get_args(Role)
-        if set(self.roles) == set(known):
+        if self._judges_all:
             return True
-        role = message.get("role")
+        role, known = message.get("role"), get_args(Role)
         if role not in known:
             # Whether it is meant cannot be told, and a message that nobody judges would be kept.
             raise DataError(f"the row holds the role {role!r:.40} in {_shown(place)}, wanted one of {', '.join(known)}")

@@ -76,8 +76,9 @@ def _flowing(text: str) -> str:
     return "\n\n".join(one if "\n  " in one else one.replace("\n", " ") for one in paragraphs)
 
 
-for _command in (command for group in (app, toxicity, judge, data, collect) for command in group.registered_commands):
-    _command.help = _flowing(_command.help or (_command.callback.__doc__ if _command.callback else "") or "")
+for _group in (app, *(one.typer_instance for one in app.registered_groups if one.typer_instance)):
+    for _command in _group.registered_commands:
+        _command.help = _flowing(_command.help or (_command.callback.__doc__ if _command.callback else "") or "")
 
 
 def main() -> None:

@@ -63,14 +63,14 @@ class EvalSettings:
         Raises:
             DataError: it should and does not.
         """
-        from ..toolkit.toxicity.scorer import scorer_place
+        from ..toolkit.toxicity.scorer import missing_place, scorer_place
 
         if self.toxicity in (None, AUTO):
             return []
+        if (lacking := missing_place(str(self.toxicity))) is not None:
+            raise DataError(f"eval.toxicity: got {self.toxicity}, but there is no {lacking}")
         place = scorer_place(str(self.toxicity))
         if not place.exists():
-            if str(self.toxicity).startswith(("wordlist:", "tfidf:")):
-                raise DataError(f"eval.toxicity: got {self.toxicity}, but there is no {place}")
             return []
         return sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..toolkit.errors import ModelError
 from ..toolkit.files import read_json
 from ..toolkit.model.adapter_files import BASE_META, CONFIG, REWARD_META
-from ..toolkit.settings.base import BaseSettings
+from ..toolkit.settings.base import BaseSettings, names_path
 from ..toolkit.settings.reading import build, to_tree
 from ..toolkit.stage import RECORD
 
@@ -100,8 +100,7 @@ def find_model(given: str, *, role: str | None = None, settings: BaseSettings | 
         raise ModelError(
             f"got the folder {given}, wanted one with {RUN} (a run), {CONFIG} (an adapter) or config.json (a model)"
         )
-    is_path = folder.is_absolute() or given.startswith(".") or given.count("/") > 1
-    if folder.is_file() or (is_path and not folder.exists()):
+    if folder.is_file() or (names_path(given) and not folder.exists()):
         what = "the file" if folder.is_file() else "the path"
         raise ModelError(f"got {what} {given}, wanted a folder that exists (a run, an adapter, a model) or a hub id")
     return ModelSource(given=given, base=given, settings=settings or BaseSettings(model=given))

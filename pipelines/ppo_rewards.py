@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..toolkit.errors import DataError
+from ..toolkit.settings.base import names_path
 from ..toolkit.settings.reading import setting
 from .filter_settings import LISTS, resource
 
@@ -34,20 +35,19 @@ class PpoRewardSettings:
 
     def faults(self) -> list[str]:
         """Terms that are not there, or weigh nothing: told before the stages that come first have run for hours."""
-        from ..toolkit.toxicity.scorer import scorer_place, spec_fault
+        from ..toolkit.toxicity.scorer import missing_place, spec_fault
 
         found = []
         if self.blocklist is not None and not resource(self.blocklist, *LISTS["blocklist"]).is_file():
             found.append(f"blocklist: got {self.blocklist!r}, wanted a file or the name of a bundled list (world)")
         judge = self.judge or ""
-        is_path = Path(judge).is_absolute() or judge.startswith(".") or judge.count("/") > 1
-        if is_path and not Path(judge).is_dir():
+        if names_path(judge) and not Path(judge).expanduser().is_dir():
             found.append(f"judge: got {judge!r}, wanted a folder that exists, or an id of the hub")
         if self.toxicity is not None:
             if (fault := spec_fault(self.toxicity)) is not None:
                 found.append(f"toxicity: {fault}")
-            elif self.toxicity.startswith(("wordlist:", "tfidf:")) and not scorer_place(self.toxicity).exists():
-                found.append(f"toxicity: got {self.toxicity!r}, but there is no {scorer_place(self.toxicity)}")
+            elif (lacking := missing_place(self.toxicity)) is not None:
+                found.append(f"toxicity: got {self.toxicity!r}, but there is no {lacking}")
         weights = (
             self.weight,
             self.judge_weight if self.judge is not None else 0,

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 
 from ...toolkit.errors import SettingsError
 from ..filter_settings import FilterSettings
-from .engines import ENGINES
+from .engines import engine_faults
 
 GOES_WITH = {
     "leetspeak": ("blocklist", "--blocklist FILE"),
@@ -61,10 +61,7 @@ def check_asked(
         ]
         if dry_run is not None:
             faults.append("--dry-run: does not go with --again, which needs no estimate. Leave one of them out")
-    if engine not in ENGINES:
-        faults.append(f"--engine: got {engine!r}, wanted one of {', '.join(ENGINES)}")
-    if workers is not None and workers < 1:
-        faults.append(f"--workers: got {workers}, wanted at least 1")
+    faults += engine_faults(engine, workers)
     if dry_run is not None and dry_run < 1:
         faults.append(f"--dry-run: got {dry_run}, wanted at least 1 row")
     if max_bad_rate is not None and not 0 <= max_bad_rate <= 1:

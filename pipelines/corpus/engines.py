@@ -169,6 +169,18 @@ def local_engine(plan: Plan, wanted: int | None) -> Engine:
     return InProcess() if count == 1 else LocalPool(count)
 
 
+def engine_faults(name: str, workers: int | None, address: str | None = None) -> list[str]:
+    """Say what is wrong with the options of `find_engine`, before anything is opened."""
+    faults = []
+    if name not in ENGINES:
+        faults.append(f"--engine: got {name!r}, wanted one of {', '.join(ENGINES)}")
+    if address is not None and name == "local":
+        faults.append("--address: goes with --engine ray")
+    if workers is not None and workers < 1:
+        faults.append(f"--workers: got {workers}, wanted at least 1")
+    return faults
+
+
 @contextmanager
 def find_engine(name: str, plan: Plan, workers: int | None, address: str | None = None) -> Iterator[Engine]:
     """Open an engine by its name, and close it at the end.
@@ -183,14 +195,7 @@ def find_engine(name: str, plan: Plan, workers: int | None, address: str | None 
         SettingsError: there is no such engine, or an option that it does not take.
         MissingPackageError: Ray is not installed.
     """
-    faults = []
-    if name not in ENGINES:
-        faults.append(f"--engine: got {name!r}, wanted one of {', '.join(ENGINES)}")
-    if address is not None and name == "local":
-        faults.append("--address: goes with --engine ray")
-    if workers is not None and workers < 1:
-        faults.append(f"--workers: got {workers}, wanted at least 1")
-    if faults:
+    if faults := engine_faults(name, workers, address):
         raise SettingsError(faults, "the command line")
     if name == "local":
         yield local_engine(plan, workers)

@@ -93,11 +93,12 @@ def passed_over(inputs: Sequence[str]) -> list[str]:
         path = Path(given).expanduser()
         if given == STDIN or not path.is_dir() or _is_saved(path):
             continue
-        files = [one for one in _visible(path) if one.is_file()]
+        visible = _visible(path)
+        files = [one for one in visible if one.is_file()]
         if any(map(_kind_or_none, files)):  # else the whole folder is left to `datasets`
             found += [str(Path(given) / one.relative_to(path)) for one in files if _kind_or_none(one) is None]
             # Links to folders are not followed: they may lead in a circle.
-            links = [one for one in _visible(path) if one.is_symlink() and one.is_dir()]
+            links = [one for one in visible if one.is_symlink() and one.is_dir()]
             found += [f"{Path(given) / one.relative_to(path)} (a link to a folder)" for one in links]
     return found
 

@@ -76,3 +76,8 @@ class BaseSettings:
         if self.model == TINY or not folder.is_dir():
             return []
         return [path for path in sorted(folder.iterdir()) if path.suffix in MODEL_FILES and path.is_file()]
+
+
+def names_path(model: str) -> bool:
+    """Whether the name of a model can only be a path: ids of the hub are NAME or OWNER/NAME."""
+    return Path(model).expanduser().is_absolute() or model.startswith(".") or model.count("/") > 1

@@ -147,6 +147,12 @@ def scorer_place(spec: str) -> Path:
     return Path(rest if mark is None else rest.partition(mark)[0])
 
 
+def missing_place(spec: str) -> Path | None:
+    """The file or folder of a scorer that has to be there and is not."""
+    place = scorer_place(spec)
+    return place if spec.startswith(("wordlist:", "tfidf:")) and not place.exists() else None
+
+
 def is_blank(text: str) -> bool:
     """Whether there is nothing in `text` that a scorer could judge."""
     return not text.strip()
