@@ -36,6 +36,7 @@ class Clock:
 def study(folder: Path, rows: Sequence[Any] = ROWS, **settings: int) -> tuple[Store, Work, Clock]:
     clock = Clock()
     store = Store(folder / "study.sqlite", clock=clock)
+    store.keep("study", "fixed")  # the orders shown are drawn by this name, which is a new one for every real study
     for name, value in settings.items():
         store.keep(name, value)
     store.add(items_of(rows, "auto", "rows"))
