@@ -1,4 +1,3 @@
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,9 +77,8 @@ def test_training_lowers_the_loss(tmp_path):
 def test_a_second_call_does_not_train_and_gives_the_same_folder(tmp_path):
     first = cached_base(TEXTS, settings=SMALL, cache=tmp_path)
     steps = []
-    began = time.monotonic()
     again = cached_base(TEXTS, settings=SMALL, cache=tmp_path, progress=lambda *step: steps.append(step))
-    assert again == first and steps == [] and time.monotonic() - began < 1
+    assert again == first and steps == []
     assert [path.name for path in tmp_path.iterdir()] == [first.name]  # nothing half-built is left
 
 
