@@ -14,7 +14,7 @@ from .. import __version__
 from ..eval.compare import Comparison, compare, holm_adjusted
 from ..eval.task import Ask, Task, write_result
 from ..toolkit.errors import ModelError, TunewellError
-from ..toolkit.files import read_json, sha256_file, write_json
+from ..toolkit.files import clear_unfinished, read_json, sha256_file, write_json
 from ..toolkit.machine import hardware, source_state, versions
 from ..toolkit.stage import lock
 from .at_decoding import wanted_at_decoding
@@ -67,6 +67,8 @@ def run_evaluation(
     """
     units = [Unit(model, name, task) for model in models for name, task in tasks.items()]
     with lock(out):
+        for folder in (out, *(out / model.name for model in models)):
+            clear_unfinished(folder)
         record = _record(out, argv)
         known = {(row["model"], row["task"]): row for row in record["results"]}
         refuse_conflicts(units, known, out, again)

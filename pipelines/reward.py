@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..toolkit.errors import DataError, ModelError
+from ..toolkit.files import unfinished_folder
 from ..toolkit.mitigations.settings import OFF, MitigationSettings
 from ..toolkit.settings.base import BaseSettings
 from ..toolkit.settings.lora import LoraSettings
@@ -328,14 +329,12 @@ def _save(peft_model: Any, folder: Path) -> Path:
     """Write the trained adapter with its head; the folder appears once it is whole."""
     from ..toolkit.model.adapter_files import write_base_meta
 
-    part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
-    # Control tokens enlarge the vocabulary; their rows belong to the policy, and PEFT would add the whole matrix here.
-    peft_model.save_pretrained(part, selected_adapters=["reward"], save_embedding_layers=False)
-    write_base_meta(part / "reward", peft_model.get_base_model())
-    os.replace(part / "reward", folder)
-    shutil.rmtree(part, ignore_errors=True)
+    with unfinished_folder(folder) as part:
+        # Control tokens enlarge the vocabulary; their rows are the policy's, and PEFT would add the whole matrix here.
+        peft_model.save_pretrained(part, selected_adapters=["reward"], save_embedding_layers=False)
+        write_base_meta(part / "reward", peft_model.get_base_model())
+        os.replace(part / "reward", folder)
     return folder
 
 

@@ -17,7 +17,7 @@ from ..toolkit.files import read_json, write_json
 from ..toolkit.machine import hardware, source_state, versions
 from ..toolkit.settings.base import TINY
 from ..toolkit.settings.reading import to_tree
-from ..toolkit.stage import Artifacts, Planned, lock, plan, run_stage
+from ..toolkit.stage import Artifacts, Planned, clear_leftovers, lock, plan, run_stage
 from .console import Console
 from .recipe import Recipe
 from .stages import base_texts, code_of_stages, stages_of
@@ -61,6 +61,7 @@ def run_recipe(
             if sets_aside and (moved := set_aside(planned)):
                 console.say(f"earlier work was moved to {moved}")
             refuse_conflicts(planned)
+            clear_leftovers(planned)
         processes.wait()  # a fault of the first process ends the others through their launcher
         wanted = len(planned) if last is None else [item.stage.name for item in planned].index(last) + 1
         # What lies behind the wanted stage and is done already stays in the record.

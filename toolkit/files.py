@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ import orjson
 from .errors import DataError, RunError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
@@ -24,7 +26,7 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """Open a hidden temporary file that takes the place of `path` when the block ends without an error.
 
     A reader, or a process killed at any moment, sees the old file or the new one, never a part of either. What a
-    killed process leaves behind is named `.<name>.<random>.tmp`.
+    killed process leaves behind is named `.<name>.<random>.tmp`; `clear_unfinished` removes it.
 
     Args:
         path: the file to write; missing folders above it are made.
@@ -35,7 +37,7 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     Raises:
         RunError: the file cannot be written (disk full, no permission, a folder of that name); `path` is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = _unfinished(path)
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +71,35 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     """
     with atomic_writer(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def unfinished_folder(target: Path) -> Iterator[Path]:
+    """Make a hidden folder beside `target`, to be moved there, or its files, once they are whole.
+
+    Yields:
+        the folder, named like an unfinished file of `atomic_writer`; what is left of it goes when the block ends.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    working = _unfinished(target)
+    working.mkdir(parents=True)
+    try:
+        yield working
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+
+
+def clear_unfinished(folder: Path, *, is_deep: bool = False) -> None:
+    """Remove what killed processes were writing in a folder, or anywhere beneath it, where nobody writes now."""
+    found = folder.rglob(".*.tmp") if is_deep else folder.glob(".*.tmp")
+    for path in [path for path in found if UNFINISHED.fullmatch(path.name)]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
 
 
 def write_json(path: Path, tree: Any) -> None:
@@ -153,6 +184,10 @@ def code_fingerprint(packages: Sequence[Path]) -> str:
             )
         hashes.extend([package.name, file.relative_to(package).as_posix(), sha256_file(file)] for file in files)
     return sha256_of(hashes)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
 
 
 def _plain(value: Any) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 
 from . import processes
 from .errors import DataError, RunError
-from .files import read_json, sha256_of, write_json
+from .files import clear_unfinished, read_json, sha256_of, write_json
 from .machine import MemoryPeak
 
 RECORD = "stage.json"
 WORKING = ".working"
+HELPING = ".process-"
 Figure = Mapping[str, float | int | None]
 
 
@@ -94,6 +95,16 @@ def plan(stages: Sequence[Stage], run: Path, code: str) -> list[Planned]:
     return planned
 
 
+def clear_leftovers(planned: Sequence[Planned]) -> None:
+    """Remove what killed processes were writing in a run, which the caller has locked."""
+    run = planned[0].folder.parent
+    clear_unfinished(run)
+    for item in planned:
+        clear_unfinished(item.working, is_deep=True)
+    for scratch in run.glob(f"{HELPING}*"):
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def run_stage(item: Planned, before: Artifacts) -> tuple[Artifacts, dict[str, Any], bool]:
     """Run one stage, or read its record when it is done already.
 
@@ -137,9 +148,6 @@ def _work(item: Planned, before: Artifacts) -> dict[str, Any]:
     write_json(item.working / RECORD, record)
     item.working.rename(item.folder)
     return record
-
-
-HELPING = ".process-"
 
 
 def _help(item: Planned, before: Artifacts) -> None:

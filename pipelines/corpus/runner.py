@@ -14,7 +14,7 @@ from ... import __version__
 from ...filters.base import CorpusFilter
 from ...filters.row_text import RowReader
 from ...toolkit.errors import RunError
-from ...toolkit.files import read_json, write_json
+from ...toolkit.files import clear_unfinished, read_json, write_json
 from ...toolkit.machine import MemoryPeak, hardware, versions
 from ...toolkit.settings.base import BaseSettings
 from ...toolkit.stage import lock
@@ -198,11 +198,8 @@ def _set_aside(plan: Plan) -> None:
 
 def _clear_leftovers(plan: Plan) -> None:
     """Remove what a killed run was writing: units, and files that had not got their names yet."""
-    for leftover in (plan.work / UNITS).glob(".*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    for folder in (plan.out, *(plan.out / name for name in (*KINDS, "scores"))):
-        for unfinished in folder.glob(".*.tmp"):
-            unfinished.unlink(missing_ok=True)
+    for folder in (plan.work / UNITS, plan.out, *(plan.out / name for name in (*KINDS, "scores"))):
+        clear_unfinished(folder)
 
 
 def _do(plan: Plan, tree: dict[str, Any], engine: Engine, console: Console, max_bad_rate: float) -> dict[str, Any]:

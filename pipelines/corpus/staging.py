@@ -4,8 +4,6 @@ import base64
 import hashlib
 import math
 import os
-import secrets
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...filters.base import CorpusFilter, Filter, Verdict
 from ...toolkit.errors import DataError
-from ...toolkit.files import JSON_OPTIONS
+from ...toolkit.files import JSON_OPTIONS, unfinished_folder
 from .batches import NO_OFFSET, Bad, Batch
 from .columns import column
 from .scores import KEPT, ScoreColumns, write_staged
@@ -46,14 +44,10 @@ class _Places:
 @contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
     """Yield a folder that takes the place of `target` when the block ends without an error."""
-    working = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
-    working.mkdir(parents=True)
-    try:
+    with unfinished_folder(target) as working:
         yield working
         if not target.is_dir():  # another worker may have been faster, with the same result
             os.rename(working, target)
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
 
 
 class UnitWriter:

@@ -1,8 +1,6 @@
 """Merge an adapter into its 16-bit base, and measure how far the merged model is from the one that was trained."""
 
 import os
-import secrets
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...toolkit.errors import ModelError, RunError
-from ...toolkit.files import write_json
+from ...toolkit.files import unfinished_folder, write_json
 from ...toolkit.model.generation import end_tokens
 from ...toolkit.model.tokens import encode_plain, start_ids
 from ...toolkit.settings.base import BaseSettings
@@ -173,22 +171,19 @@ def _write(model: Any, tokenizer: Any, source: ModelSource, exported: Exported) 
     from transformers import GenerationConfig
 
     out = exported.folder
-    part = out.with_name(f".{out.name}.part-{secrets.token_hex(4)}")
     try:
-        part.mkdir(parents=True)
-        model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
-            eos_token_id=sorted(end_tokens(model, tokenizer)), pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-        )  # fmt: skip
-        model.save_pretrained(part)
-        tokenizer.save_pretrained(part)
-        form = prompt_form(source)
-        write_json(part / FORM, form)
-        write_card(part / CARD, source, form, exported)
-        if out.is_dir():
-            out.rmdir()
-        os.replace(part, out)
+        with unfinished_folder(out) as part:
+            model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+                eos_token_id=sorted(end_tokens(model, tokenizer)), pad_token_id=tokenizer.pad_token_id,
+                bos_token_id=tokenizer.bos_token_id,
+            )  # fmt: skip
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            form = prompt_form(source)
+            write_json(part / FORM, form)
+            write_card(part / CARD, source, form, exported)
+            if out.is_dir():
+                out.rmdir()
+            os.replace(part, out)
     except PermissionError as error:
         raise RunError(f"cannot write {out}: {error.strerror}. Choose a folder that you can write to.") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

@@ -144,11 +144,12 @@ def test_the_checkpoint_of_highest_reward_is_kept_and_both_curves_are_logged(tmp
 
 
 def test_training_goes_on_to_its_last_epoch_though_reward_and_loss_grow_worse(tmp_path):
-    trainer, _ = tuner(tmp_path, examples(), probe=Scripted([0.9, 0.5, 0.2, 0.1]), held_out=examples(4, seed=9),
-                       **(SELECTING | {"learning_rate": 1.0}))  # fmt: skip
+    learnt, held_out = ([completion_example({"prompt": "w6", "completion": word * 4}, tokenizer())] * 8
+                        for word in (" w7", " w8"))  # fmt: skip
+    trainer, _ = tuner(tmp_path, learnt, probe=Scripted([0.9, 0.5, 0.2, 0.1]), held_out=held_out, **SELECTING)
     trainer.train()
     losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
-    assert min(losses) < losses[-1]
+    assert losses == sorted(losses) and losses[0] < losses[-1]  # each word that is learnt makes the other less likely
     assert trainer.state.epoch == 4 and trainer.state.best_global_step == 2
     assert not [one for one in trainer.callback_handler.callbacks if isinstance(one, EarlyStoppingCallback)]
 

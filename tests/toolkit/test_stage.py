@@ -13,6 +13,7 @@ from tunewell.toolkit.stage import (
     Outcome,
     Planned,
     Stage,
+    clear_leftovers,
     lock,
     plan,
     run_stage,
@@ -171,6 +172,34 @@ run_stage(item, Artifacts())
     assert not was_skipped and record["attempts"] == 2
     assert (item.folder / "half.txt").read_text() == "all of the work"
     assert not item.working.exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tunewell.toolkit.files import atomic_writer, unfinished_folder
+
+working = Path(sys.argv[1])
+with atomic_writer(working.parent / "run.json"), unfinished_folder(working / "deep" / "policy") as folder:
+    (folder / "weights.safetensors").write_bytes(b"half")
+    with atomic_writer(working / "deep" / "figures.json") as file:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_was_writing_is_cleared_away_and_nothing_else(tmp_path):
+    planned = plan(stages([]), tmp_path, CODE)
+    working = planned[0].working
+    for other in (working / "deep" / ".mine.tmp", working / "deep" / "done.json", tmp_path / "notes" / "mine.txt"):
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_text("stays")
+    before = sorted(tmp_path.rglob("*"))
+    (tmp_path / ".process-1" / working.name).mkdir(parents=True)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(working)], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.rglob("*"))) == len(before) + 6  # three that were being written, of one its file, and two
+    clear_leftovers(planned)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("left", ["nothing", "half a record", "another record"])

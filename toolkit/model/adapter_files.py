@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import ModelError
-from ..files import read_json, write_json
+from ..files import read_json, unfinished_folder, write_json
 from .ensemble import Ensemble
 
 CONFIG = "adapter_config.json"
@@ -101,10 +100,7 @@ def write(
     config = copy.deepcopy(config)
     config.inference_mode = True
     config.base_model_name_or_path = getattr(base, "name_or_path", None) or config.base_model_name_or_path
-    part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with unfinished_folder(folder) as part:
         # cloned, because tensors that share memory cannot be stored and contiguous() keeps the sharing
         plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in weights.items()}
         save_file(plain, part / WEIGHTS, metadata={"format": "pt"})
@@ -113,8 +109,6 @@ def write(
         if reward_meta is not None:
             write_json(part / REWARD_META, reward_meta)
         _move_in(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_base_meta(folder: Path, base: PreTrainedModel) -> None:
