@@ -96,7 +96,10 @@ class RowReader:
             return self.columns
         kind = next((key for key in JUDGED if key in row), None)
         if kind is None:
-            raise DataError(f"the row has nothing to judge: it has {_names(row)}, wanted one of {', '.join(JUDGED)}")
+            raise DataError(
+                f"the row has nothing to judge: it has {_names(row)}, wanted one of {', '.join(JUDGED)}; a column of "
+                "another name is told with --column NAME"
+            )
         # The prompt of a pair may stand inside its two dialogues.
         return tuple(column for column in JUDGED[kind] if column in row or column != "prompt")
 

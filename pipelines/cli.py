@@ -1,6 +1,7 @@
 """The command line: what commands there are, and how faults are told."""
 
 import inspect
+import logging
 import os
 import sys
 import traceback
@@ -86,6 +87,8 @@ def main() -> None:
     # Offered to the libraries before they load: none of them reports back unless the user wants it to.
     for name, value in (("HF_HUB_DISABLE_TELEMETRY", "1"), ("TOKENIZERS_PARALLELISM", "false")):
         os.environ.setdefault(name, value)
+    # On some CPUs it recommends, while it is imported, a package that nothing here needs.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     is_debug = DEBUG in sys.argv
     try:
         app([DEBUG] * is_debug + [one for one in sys.argv[1:] if one != DEBUG], prog_name="tunewell")

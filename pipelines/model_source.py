@@ -103,6 +103,9 @@ def find_model(given: str, *, role: str | None = None, settings: BaseSettings | 
     if folder.is_file() or (names_path(given) and not folder.exists()):
         what = "the file" if folder.is_file() else "the path"
         raise ModelError(f"got {what} {given}, wanted a folder that exists (a run, an adapter, a model) or a hub id")
+    if "/" in given and not folder.exists() and (runs := sorted(one.parent for one in folder.parent.glob(f"*/{RUN}"))):
+        # NAME/NAME may be an id of the hub, but not where the first is a folder of runs here: no use in asking it.
+        raise ModelError(f"got {given}, which does not exist. Runs there: {', '.join(map(str, runs[:10]))}")
     return ModelSource(given=given, base=given, settings=settings or BaseSettings(model=given))
 
 

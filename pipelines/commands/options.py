@@ -30,7 +30,6 @@ SetAsideOption = Annotated[
 
 def calm_libraries() -> None:
     """Leave the screen to our own progress bars and messages."""
-    import logging
     import warnings
 
     import datasets
@@ -40,7 +39,6 @@ def calm_libraries() -> None:
     warnings.simplefilter("ignore", FutureWarning)
     warnings.simplefilter("ignore", DeprecationWarning)
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends a package that nothing here needs
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]

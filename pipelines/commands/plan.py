@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 def plan(
     model: Annotated[str, typer.Option("--model", help="Hub id, folder, or config.json; no weights are needed.")],
     overrides: OverridesArgument = None,
-    gpu_gb: Annotated[float, typer.Option("--gpu-gb", help="Memory of the GPU in GiB, as nvidia-smi names it.")] = 24.0,
+    gpu_gb: Annotated[
+        float, typer.Option("--gpu-gb", min=1, help="Memory of the GPU in GiB, as nvidia-smi names it.")
+    ] = 24.0,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Plan for this recipe. Default: every setting at its default.")
     ] = None,
@@ -42,7 +44,8 @@ def plan(
     given = list(overrides or ())
 
     def settings(changes: "list[str] | tuple[str, ...]" = ()) -> Recipe:
-        wanted = [*given, *changes, f"base.model={model}"]
+        # No rows are read, so a recipe need not be told where its own lie.
+        wanted = ["data.source=world", *given, *changes, f"base.model={model}"]
         return read_settings(Recipe, find_recipe(recipe) if recipe else None, wanted)
 
     first = settings()

@@ -20,6 +20,14 @@ SUFFIXES: dict[tuple[str, ...], Kind] = {
 STDIN = "-"
 STDIN_FILE = "stdin.jsonl"
 SAVED = ("state.json", "dataset_dict.json")
+CURES = {
+    ".txt": "Where each line is a document, convert it: jq -Rc '{{text: .}}' {path} > {stem}.jsonl",
+    ".csv": "Convert it: python -c \"import pandas; pandas.read_csv('{path}').to_json('{stem}.jsonl', "
+    "orient='records', lines=True)\"",
+    ".tsv": "Convert it: python -c \"import pandas; pandas.read_table('{path}').to_json('{stem}.jsonl', "
+    "orient='records', lines=True)\"",
+}
+"How files are made rows that are common and cannot be read in pieces."
 EDGE = 64 << 10
 "Bytes at either end of a file that tell, with its size and time, whether it has changed."
 
@@ -112,7 +120,8 @@ def kind_of(path: Path) -> Kind:
     kind = _kind_or_none(path)
     if kind is None:
         wanted = ", ".join("".join(suffixes) for suffixes in SUFFIXES)
-        raise DataError(f"{path}: got a {path.suffix or 'nameless'} file, wanted one of {wanted}. Convert or rename it")
+        cure = CURES.get(path.suffix.lower(), "Convert or rename it").format(path=path, stem=path.with_suffix(""))
+        raise DataError(f"{path}: got a {path.suffix or 'nameless'} file, wanted one of {wanted}. {cure}")
     return kind
 
 

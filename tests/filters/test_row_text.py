@@ -95,7 +95,7 @@ def test_every_span_is_found_in_the_part_it_begins_in(contents, data):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "x"}, "nothing to judge: it has question, wanted one of text"),
+        ({"question": "x"}, "nothing to judge: it has question, wanted one of text.*--column NAME"),
         ({}, "no columns at all"),
         ({"text": None}, "None in text"),
         ({"text": 5}, "5 in text"),

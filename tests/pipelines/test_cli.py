@@ -1,5 +1,6 @@
 import html
 import json
+import logging
 import math
 import re
 import shutil
@@ -241,6 +242,21 @@ def test_a_fault_of_our_own_ends_with_1_and_its_stack_trace(tunewell_, tmp_path,
 def test_a_figure_that_was_not_measured_is_null_in_json(capsys):
     options.print_result({"figure": {"value": math.nan, "low": None, "high": math.inf}}, True, "")
     assert json.loads(capsys.readouterr().out) == {"figure": {"value": None, "low": None, "high": None}}
+
+
+def test_a_library_that_recommends_a_package_at_its_import_is_not_heard(tunewell_, caplog):
+    heard = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    before = logging.getLogger("bitsandbytes").level
+    try:
+        logging.getLogger("bitsandbytes").setLevel(logging.NOTSET)
+        heard.warning("install kernels")
+        assert "install kernels" in caplog.text
+        caplog.clear()
+        tunewell_("recipes")
+        heard.warning("install kernels")
+        assert not caplog.text
+    finally:
+        logging.getLogger("bitsandbytes").setLevel(before)
 
 
 def test_names_of_options_are_written_alike():

@@ -162,12 +162,20 @@ def test_an_input_without_rows_is_told(tmp_path, content):
 def test_all_faults_of_the_inputs_are_told_at_once(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "a.csv").write_text("text\nx\n")
     (tmp_path / "b.jsonl").write_text('{"text": "x"}\n')
-    names = ["empty", "a.txt", "c.jsonl", "b.jsonl", "b.jsonl"]
+    names = ["empty", "a.txt", "a.csv", "c.jsonl", "b.jsonl", "b.jsonl"]
     with pytest.raises(SettingsError) as error:
         run([tmp_path / name for name in names], tmp_path / "out", settings(tmp_path))
-    assert len(error.value.faults) == 4
-    for words in ("holds no files", "got a .txt file", "c.jsonl does not exist. Did you mean", "given twice"):
+    assert len(error.value.faults) == 5
+    for words in (
+        "holds no files",
+        "got a .txt file",
+        "{text: .}",
+        "pandas.read_csv",
+        "c.jsonl does not exist. Did you mean",
+        "given twice",
+    ):
         assert words in str(error.value)
 
 

@@ -61,7 +61,7 @@ def test_how_the_base_is_held_can_be_changed_and_is_checked(run):
         with_memory(source, quantization="int3")
 
 
-def test_faults_name_what_there_is(run, tmp_path):
+def test_faults_name_what_there_is(run, tmp_path, monkeypatch):
     with pytest.raises(ModelError, match=re.escape("wanted one with run.json (a run), adapter_config.json")):
         find_model(str(tmp_path))
     with pytest.raises(ModelError, match=r"got the role 'rl', wanted one .*: ppo, sft, base"):
@@ -73,6 +73,10 @@ def test_faults_name_what_there_is(run, tmp_path):
             find_model(str(run / reward))
     with pytest.raises(ModelError, match=r"got the path .*nowhere, wanted a folder that exists"):
         find_model(str(tmp_path / "nowhere"))
+    monkeypatch.chdir(run.parent.parent)
+    typo = f"{run.parent.name}/{run.name}x"  # the hub could hold it by its form, and is not asked
+    with pytest.raises(ModelError, match=rf"got {typo}, which does not exist\. Runs there: .*{run.name}"):
+        find_model(typo)
     with pytest.raises(ModelError, match=r"got the file .*run\.json, wanted a folder that exists"):
         find_model(str(run / "run.json"))
     copy = tmp_path / "adapter"

@@ -135,6 +135,15 @@ def test_the_command_plans_from_a_config_alone(tmp_path, monkeypatch, capsys):
     assert missing.code == 2 and "cannot read a configuration" in missing.err
 
 
+def test_a_recipe_is_planned_without_its_data_and_a_gpu_without_memory_is_refused(tmp_path, monkeypatch, capsys):
+    SMALL.save_pretrained(tmp_path)
+    with libraries_as_before():
+        for recipe in ("hh-rlhf", "own-files"):  # both want files of rows before they run
+            planned = call(monkeypatch, capsys, "plan", "--model", tmp_path, "--recipe", recipe, "--json")
+            assert planned.code == 0 and json.loads(planned.out)["fits"]
+        assert call(monkeypatch, capsys, "plan", "--model", tmp_path, "--gpu-gb", "-8").code == 2
+
+
 def test_rankings_take_more_than_pairs_until_completions_are_encoded_in_turn(measure):
     def reward(completions, *settings):
         recipe = read_settings(Recipe, None, ["sft.max_length=256", "reward.max_length=256", *settings])

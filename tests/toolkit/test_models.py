@@ -164,6 +164,13 @@ def test_an_unknown_model_is_refused_by_name(source):
     assert repr(source) in str(e.value) and "\n" not in str(e.value)
 
 
+def test_a_misspelt_folder_of_a_model_is_told_from_its_neighbours(tmp_path):
+    (tmp_path / "my-model").mkdir()
+    (tmp_path / "my-model" / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"there is no such folder.* Did you mean .*my-model\?"):
+        load_base(tmp_path / "my-modl", ON_CPU)
+
+
 def damage_weights(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])

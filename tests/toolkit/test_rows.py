@@ -271,7 +271,7 @@ def test_rows_of_a_shape_pass(shape: RowShape, row: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("shape", "row", "wanted"),
     [
-        ("preference", {"chosen": "a", "rejected": "b"}, "has no column 'prompt'; it has columns 'chosen', 'rejected'"),
+        ("preference", {"chosen": "a", "rejected": "b"}, "has no column 'prompt'; it has columns 'chosen', 'rejected'.*tunewell data build FILE"),
         ("preference", {"x": "a"}, r"has no columns 'prompt', 'chosen', 'rejected'; it has column 'x'\. Wanted rows like"),
         ("preference", {"prompt": "a", "chosen": "b", "rejected": "c", "margin": "x"}, "has 'x' where a number was wanted in 'margin'"),
         ("ranking", {"prompt": "a", "completions": ["b", "c"], "ranks": [1, 2], "margin": [1]}, r"has \[1\] where a number was wanted in 'margin'"),

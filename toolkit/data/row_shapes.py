@@ -28,6 +28,10 @@ EXAMPLES: dict[RowShape, str] = {
     "rating": '{"prompt": "...", "completion": "...", "rating": 4}',
 }
 CHAT = " A text may also be a list of {'role': ..., 'content': ...} messages, in all rows alike."
+CURE = (
+    " `tunewell data build FILE --out DIR` makes such rows of others: --column prompt=question names columns, and "
+    "`chosen` and `rejected` may be whole dialogues."
+)
 
 
 def require_columns(rows: Iterable[Mapping[str, Any]], wanted: RowShape, where: str) -> None:
@@ -45,7 +49,7 @@ def require_columns(rows: Iterable[Mapping[str, Any]], wanted: RowShape, where: 
         DataError: for the first row that does not fit: its number, the columns it has, what is missing or wrong,
             an example of a row that fits, and how many rows do not fit.
     """
-    first_fault = ""
+    first_fault = cure = ""
     total = count = 0
     kinds: dict[str, int] = {}
     for number, row in enumerate(rows):
@@ -53,11 +57,13 @@ def require_columns(rows: Iterable[Mapping[str, Any]], wanted: RowShape, where: 
         fault = _fault_of(row, wanted, kinds, number)
         if fault:
             count += 1
+            if not first_fault and wanted != "text" and any(name not in row for name in COLUMNS[wanted]):
+                cure = CURE
             first_fault = first_fault or f"row {number} (counting from 0) of {where} {fault}"
     if first_fault:
         chat = "" if wanted in ("text", "messages") else CHAT
         raise DataError(
-            f"{first_fault}. Wanted rows like {EXAMPLES[wanted]}.{chat} Rows that do not fit: {count} of {total}."
+            f"{first_fault}. Wanted rows like {EXAMPLES[wanted]}.{chat}{cure} Rows that do not fit: {count} of {total}."
         )
 
 

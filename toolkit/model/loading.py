@@ -1,5 +1,6 @@
 """Load a base model and its tokenizer: any causal model of the hub, full or 4-bit, with a padding token of its own."""
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -7,7 +8,7 @@ from safetensors import SafetensorError
 
 from ..errors import DeviceError, ModelError
 from ..mitigations.control_tokens import add_control_tokens
-from ..settings.base import BaseSettings
+from ..settings.base import BaseSettings, names_path
 
 if TYPE_CHECKING:
     import torch
@@ -206,7 +207,17 @@ def _spare_token(tokenizer: "PreTrainedTokenizerBase") -> str | None:
 
 def _unknown_model(source: str | Path, error: Exception) -> ModelError:
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    path = Path(source).expanduser()
+    if not path.exists() and names_path(str(source)):
+        first_line = "there is no such folder; if it has moved, put it back, or a link to it"
+    near = difflib.get_close_matches(path.name, _model_folders(path.parent), n=1)
+    hint = f" Did you mean {path.with_name(near[0])}?" if near and not path.exists() else ""
     return ModelError(
         f"base.model: cannot load {str(source)!r} ({first_line}). Wanted `tiny`, a folder with a Hugging Face model "
         "(config.json, tokenizer, safetensors weights), or an id of the hub with network access or a cached copy."
+        f"{hint}"
     )
+
+
+def _model_folders(folder: Path) -> list[str]:
+    return sorted(found.parent.name for found in folder.glob("*/config.json"))
