@@ -158,7 +158,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = (), last: str | None = No
     def lacking(recipe: Recipe) -> list[str]:
         stages = recipe.stages
         ends = stages.index(last) + 1 if last in stages else len(stages)
-        return [f"data.{fault}" for fault in recipe.data.lacking(stages[:ends], last)]
+        return [f"data.{fault}" for fault in recipe.data.lacking(stages[:ends], NEEDS, last)]
 
     return read_settings(Recipe, path, overrides, [lacking])
 

@@ -8,6 +8,7 @@ from typing import Any
 from .. import __version__
 from ..toolkit.data.rows import read_rows
 from ..toolkit.files import read_json
+from ..toolkit.settings.base import TINY
 from .evaluate import HEADLINES
 from .ppo_report import CURVES, frontier, rollout_samples
 from .report_findings import finding_curves, finding_tables
@@ -318,12 +319,13 @@ def _tables(record: Mapping[str, Any], stages: Mapping[str, Path]) -> Iterator[d
         }
     if "sweep" in stages:
         yield sweep_table(stages["sweep"])
-    yield {
-        "title": "Every figure of this run",
-        "caption": "Value with its 95% interval and the number of items, as in run.json",
-        "columns": ["Figure", "Value", "Low", "High", "n"],
-        "rows": [[name, *_parts(figure)] for name, figure in sorted(record["results"].items())],
-    }
+    if record["results"]:
+        yield {
+            "title": "Every figure of this run",
+            "caption": "Value with its 95% interval and the number of items, as in run.json",
+            "columns": ["Figure", "Value", "Low", "High", "n"],
+            "rows": [[name, *_parts(figure)] for name, figure in sorted(record["results"].items())],
+        }
 
 
 def _range(group: Mapping[str, Any]) -> str:
@@ -339,7 +341,7 @@ def _parts(figure: Mapping[str, Any]) -> list[Any]:
 
 def _stage_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
-    if "base" in record["seconds"]:
+    if "base" in record["seconds"] and record["settings"]["base"]["model"] == TINY:
         rows.append({"name": "base", "seconds": record["seconds"]["base"], "detail": "tiny base: trained or cached"})
     for name, stage in record["stages"].items():
         counts = ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in stage["rows"].items())

@@ -1,7 +1,7 @@
 """The rows that a run starts from: the embedded world, a file of human preferences, or the user's own files."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +36,11 @@ READERS = {
 }
 """The stages that cannot do without a file."""
 RANKINGS = 160  # of the embedded world, and as many held out
+
+
+def _instead(name: str) -> tuple[str, ...]:
+    """The sets of which one is enough where this one is read."""
+    return (name, "rankings", "ratings") if name == "comparisons" else (name,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,22 +100,33 @@ class DataSettings:
                 found.append(f"{name}: got {value!r}, wanted a file that exists (relative to {Path.cwd()})")
         return found
 
-    def lacking(self, stages: Sequence[str], last: str | None = None) -> list[str]:
-        """Files that `data.source=files` has to name for these stages, of which `last` is not to be left out."""
+    def lacking(self, stages: Sequence[str], needs: Mapping[str, Sequence[str]], last: str | None = None) -> list[str]:
+        """Files that `data.source=files` has to name for these stages, and the stages that do without them.
+
+        Args:
+            stages: of the run, in order.
+            needs: for each stage, those that have to come before it.
+            last: the stage that is not to be left out.
+        """
         if self.source != "files":
             return []
-        found = []
+        missing: dict[str, list[str]] = {}
         for name, readers in READERS.items():
             reading = [stage for stage in stages if stage in readers]
-            others = ("rankings", "ratings") if name == "comparisons" else ()
-            if reading and all(getattr(self, one) is None for one in (name, *others)):
-                ways = [f"data.{one}=FILE" for one in (name, *others)]
-                if last not in reading:
-                    ways.append("stages=[" + ",".join(stage for stage in stages if stage not in reading) + "]")
-                found.append(
-                    f"{name}: got nothing, wanted a file ({FILES[name]} rows) for the stage {reading[0]}: "
-                    + ", or ".join(ways)
-                )
+            if reading and all(getattr(self, one) is None for one in _instead(name)):
+                missing[name] = reading
+        without = {stage for reading in missing.values() if last not in reading for stage in reading}
+        for stage in stages:
+            if without & set(needs[stage]):
+                without.add(stage)
+        left = [stage for stage in stages if stage not in without]
+        found = []
+        for name, reading in missing.items():
+            ways = [f"data.{one}=FILE" for one in _instead(name)]
+            if last not in (*reading, *without) and left:
+                ways.append(f"stages=[{','.join(left)}]")
+            wanted = f"wanted a file ({FILES[name]} rows) for the stage {reading[0]}"
+            found.append(f"{name}: got nothing, {wanted}: " + ", or ".join(ways))
         return found
 
     def files(self) -> list[Path]:

@@ -259,6 +259,8 @@ def test_a_fault_of_the_model_is_found_before_the_first_stage(user, own_model, f
     assert user(*first).code == 2
     mended = user(*first, cure)
     assert mended.code == 0, mended.err
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert "The stages of the run" in page and "tiny base" not in page
 
 
 def test_a_model_without_padding_token_gets_one_that_no_adapter_brings_along(user, own_model, tmp_path):

@@ -13,6 +13,7 @@ from micro_run import MICRO, QUIET, STAGES, Called, Made, call, hashes, librarie
 from tunewell.pipelines import cli
 from tunewell.pipelines.commands import options
 from tunewell.pipelines.recipe import Recipe, bundled_recipes, read_recipe
+from tunewell.pipelines.report_data import build_report
 from tunewell.toolkit.settings.reading import field_help
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
@@ -219,6 +220,16 @@ def test_the_report_is_built_anew_from_the_files_of_a_run(copy, tunewell_):
 
 
 # ---- ends --------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_of_a_run_that_measured_nothing_has_no_table_of_figures(copy):
+    def titles() -> list[str]:
+        return [table["title"] for table in build_report(copy)["tables"]]
+
+    assert "Every figure of this run" in titles()
+    record = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(record | {"results": {}}))
+    assert "Every figure of this run" not in titles()
 
 
 def test_an_interruption_says_how_to_go_on(tunewell_, tmp_path, monkeypatch):

@@ -226,7 +226,8 @@ def test_a_source_needs_its_files(tmp_path, monkeypatch):
         ("reward", ["rankings"], [r"demonstrations.*FILE, or stages=\[filter,reward\]$"]),
         ("reward", ["demonstrations"], [r"comparisons.*=FILE, or data\.rankings=FILE, or data\.ratings=FILE$"]),
         ("ppo", ["demonstrations", "ratings"], [r"prompts.* the stage ppo: data\.prompts=FILE$"]),
-        (None, ["demonstrations", "ratings"], [r"prompts.*", r"held_out_prompts.* eval: .*filter,sft,reward,ppo\]$"]),
+        (None, ["demonstrations", "ratings"], [r"prompts.*filter,sft,reward\]$", r"held_out_prompts.*,sft,reward\]$"]),
+        (None, ["demonstrations", "prompts"], [r"comparisons.*=\[filter,sft\]$", r"held_out_prompts.*filter,sft\]$"]),
     ],
 )  # fmt: skip
 def test_a_stage_wants_only_the_files_that_it_reads(here, last, rows, told):
@@ -237,6 +238,8 @@ def test_a_stage_wants_only_the_files_that_it_reads(here, last, rows, told):
     with pytest.raises(SettingsError) as caught:
         read_recipe(find_recipe("own-files"), given, last)
     assert len(caught.value.faults) == len(told)
+    for stages in re.findall(r"stages=\[[a-z,]+\]", str(caught.value)):  # what is proposed mends all faults
+        assert read_recipe(find_recipe("own-files"), [*given, stages], last)
     for fault, pattern in zip(caught.value.faults, told, strict=True):
         assert re.search(rf"^data\.{pattern}", fault)
 

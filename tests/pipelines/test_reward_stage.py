@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from micro_run import MICRO, QUIET, call, libraries_as_before
-from tunewell.pipelines.recipe import find_recipe, read_recipe
+from tunewell.pipelines.recipe import NEEDS, find_recipe, read_recipe
 from tunewell.pipelines.sets import DataSettings, load_sets
 from tunewell.toolkit.data.rows import read_rows, write_rows
 from tunewell.toolkit.errors import DataError, SettingsError
@@ -146,9 +146,9 @@ def test_a_chat_gives_a_row_for_every_answer_of_the_assistant(files, tmp_path):
 
 def test_files_of_rankings_stand_in_for_comparisons(files):
     paths = {name: str(path) for name, path in files.items() if not name.startswith("comparisons")}
-    assert DataSettings(source="files", **paths).lacking(["sft", "reward", "ppo", "eval"]) == []
+    assert DataSettings(source="files", **paths).lacking(["filter", "sft", "reward", "ppo", "eval"], NEEDS) == []
     without = {name: path for name, path in paths.items() if not name.startswith(("rankings", "ratings"))}
-    faults = DataSettings(source="files", **without).lacking(["sft", "reward", "ppo", "eval"])
+    faults = DataSettings(source="files", **without).lacking(["filter", "sft", "reward", "ppo", "eval"], NEEDS)
     assert [fault.split(":")[0] for fault in faults] == ["comparisons"]
 
 
