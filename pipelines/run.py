@@ -146,7 +146,9 @@ def _base(recipe: Recipe, console: Console) -> str:
         note = padding_note(load_tokenizer(recipe.base.model, recipe.base), recipe.base)
         if note is not None:
             console.warn(note)
-        return recipe.base.model
+        # Adapters name their base, and are loaded from other folders too.
+        folder = Path(recipe.base.model).expanduser()
+        return str(folder.absolute()) if folder.is_dir() else recipe.base.model
     from ..toolkit.tiny import cached_base
 
     texts = base_texts(recipe)

@@ -255,10 +255,13 @@ def test_a_fault_before_any_work_does_not_stand_in_the_way_of_the_mended_command
     [("base.device=cuda", "base.device=cpu"), ("base.pad_token=<eos>", "base.pad_token=null")],
 )
 def test_a_fault_of_the_model_is_found_before_the_first_stage(user, own_model, fault, cure):
-    first = ["run", *MICRO, "stages=[filter, sft]", f"base.model={own_model}", fault, "--out", "run"]
+    Path("own").symlink_to(own_model)
+    first = ["run", *MICRO, "stages=[filter, sft]", "base.model=own", fault, "--out", "run"]
     assert user(*first).code == 2
     mended = user(*first, cure)
     assert mended.code == 0, mended.err
+    adapter = files.read_json(Path("run/02-sft/policy/adapter_config.json"))  # loaded from other folders too
+    assert adapter["base_model_name_or_path"] == str(Path("own").absolute())
     page = Path("run/report.html").read_text(encoding="utf-8")
     assert "The stages of the run" in page and "tiny base" not in page
 

@@ -82,7 +82,7 @@ def test_what_is_left_out_is_counted_by_its_reason():
     wanted = {"rows": 3, "too_long": 1, "empty": 1, "same_text": 1, "ties": 1, "pairs": 2, "nothing_to_learn": 2}
     assert {name: count for name, count in made.counts.items() if count} == wanted
     assert len(made.examples) == 1 and made.examples[0]["weight"] == [1 / 3, 1 / 3]
-    assert "1 completions of more than" in made.left_out() and "2 rows without a single pair" in made.left_out()
+    assert "1 completions that are too long" in made.left_out() and "2 rows without a single pair" in made.left_out()
 
 
 def test_comparisons_are_rankings_of_two_with_their_own_margin():

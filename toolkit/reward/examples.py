@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 Example = dict[str, Any]
 LossName = Literal["kwise", "pairwise", "pointwise"]
 LEFT_OUT = {
-    "too_long": "completions of more than the longest number of tokens",
+    "too_long": "completions that are too long (reward.max_length, or the model's window)",
     "empty": "empty completions",
     "same_text": "pairs of equal texts",
     "ties": "pairs ranked equal",
