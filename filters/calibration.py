@@ -281,7 +281,7 @@ def _unreachable(target: str, wanted: float, shares: Floats, sample: _Ranked) ->
     return (
         f"no threshold drops a share of at most {wanted:g}: the smallest reachable is {shares[0]:.4g}, at the "
         f"threshold {sample.thresholds[0]:.6g}, because the highest scores are equal or the sample is small. Ask for "
-        "more, or give a larger sample"
+        "a larger share (removal_rate; --rate of `tunewell calibrate`), or give a larger sample"
     )
 
 

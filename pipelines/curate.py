@@ -63,7 +63,7 @@ def run_filter(
     judged_sets = _judged_sets(sets)
     model = FilterModel(source=before.base, base=base)
     sample = judged_sets["corpus"] or judged_sets["demonstrations"]
-    filters = build_filters(with_calibrated_thresholds(settings, model, sample, seed), model)
+    filters = build_filters(with_calibrated_thresholds(settings, model, sample, seed, console), model)
     results: dict[str, Figure] = {}
     rows: dict[str, int] = {}
     kept: dict[str, list[Row]] = {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeGuard, cast
 
 from ..filters.base import CorpusFilter, Filter
 from ..toolkit.settings.base import BaseSettings
+from .console import Console
 from .filter_settings import FilterSettings, resource
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _compares(one: AnyFilter) -> TypeGuard[CorpusFilter]:
 
 
 def with_calibrated_thresholds(
-    settings: FilterSettings, model: FilterModel, texts: Sequence[str], seed: int
+    settings: FilterSettings, model: FilterModel, texts: Sequence[str], seed: int, console: Console
 ) -> FilterSettings:
     """Set the thresholds that trigger phrases lack by the removal rate, on a sample of texts.
 
@@ -83,6 +84,7 @@ def with_calibrated_thresholds(
         model: what the trigger-phrase filter scores with.
         texts: what will be filtered, or an even sample of it.
         seed: of the sample taken from them.
+        console: shows progress.
     """
     if settings.phrases is None or settings.removal_rate is None:
         return settings
@@ -93,7 +95,11 @@ def with_calibrated_thresholds(
     if not missing:
         return settings
     sample = random.Random(seed).sample(list(texts), min(len(texts), CALIBRATION_SAMPLE))
-    measured = [one.measures for one in found.measure(sample)]
+    measured: list[Mapping[str, float]] = []
+    with console.bar("scoring a sample for the thresholds") as advance:
+        for start in range(0, len(sample), 64):
+            measured += [one.measures for one in found.measure(sample[start : start + 64])]
+            advance(len(measured), len(sample), "")
     thresholds = {
         name: threshold_for_rate(
             [one[name] for one in measured if name in one], settings.removal_rate, seed=seed

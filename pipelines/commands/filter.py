@@ -162,6 +162,7 @@ def filter_corpus(
             split=split,
             unit_bytes=None if unit_mb is None else int(unit_mb * 1e6),
             seed=seed,
+            console=console,
         )
         if dry_run is not None:
             from ..corpus.dry_run import estimate

@@ -49,6 +49,7 @@ def make_plan(
     split: str = "train",
     unit_bytes: int | None = None,
     seed: int = 0,
+    console: Console | None = None,
 ) -> Plan:
     """Find the inputs and cut them into units; reads no rows, unless a threshold has to be set on a sample of them.
 
@@ -68,7 +69,9 @@ def make_plan(
     from .dry_run import sample_texts
 
     causal = FilterModel(source=model, base=plan.base)
-    return replace(plan, settings=with_calibrated_thresholds(settings, causal, sample_texts(plan, seed=seed), seed))
+    sample = sample_texts(plan, seed=seed)
+    shown = console or Console(is_quiet=True)
+    return replace(plan, settings=with_calibrated_thresholds(settings, causal, sample, seed, shown))
 
 
 def _keep_stdin(out: Path) -> Path:

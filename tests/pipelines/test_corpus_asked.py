@@ -1,11 +1,15 @@
 """What a user asks of `tunewell filter` is done or refused, and never passed over."""
 
 import io
+import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 from corpus_runs import QUIET, run, settings
 from micro_run import call, libraries_as_before
+from tunewell.pipelines import console as console_module
+from tunewell.pipelines import filter_building
 from tunewell.pipelines.corpus import inputs as inputs_module
 from tunewell.pipelines.corpus.again import plan_again
 from tunewell.pipelines.corpus.dry_run import estimate
@@ -14,6 +18,7 @@ from tunewell.pipelines.corpus.plan import check_same
 from tunewell.pipelines.corpus.runner import make_plan
 from tunewell.pipelines.filter_settings import FilterSettings
 from tunewell.toolkit.errors import DataError, RunError, SettingsError
+from tunewell.toolkit.settings.base import BaseSettings
 from tunewell.toolkit.stage import lock
 
 
@@ -169,3 +174,25 @@ def test_differences_between_runs_are_those_of_the_user(tmp_path):
 def test_the_help_names_the_extra_that_brings_ray(told):
     status, shown = told("--help")
     assert status == 0 and "extra 'cluster'" in " ".join(shown.replace("│", " ").split())
+
+
+def test_a_sample_for_thresholds_is_scored_in_pieces_that_are_shown(monkeypatch, capsys):
+    texts = [f"text {number}" for number in range(130)]
+    pieces = []
+
+    class Phrases:
+        axes = (SimpleNamespace(name="rude", threshold=None),)
+
+        def measure(self, piece):
+            pieces.append(len(piece))
+            return [SimpleNamespace(measures={"rude": float(text.split()[1])}) for text in piece]
+
+    monkeypatch.setattr(filter_building, "_trigger", lambda settings, model: Phrases())
+    minutes = itertools.count(0, 60)  # lines come at most every ten seconds
+    monkeypatch.setattr(console_module, "time", SimpleNamespace(monotonic=lambda: next(minutes)))
+    wanted = FilterSettings(phrases="world", removal_rate=0.1)
+    model = filter_building.FilterModel(source="none", base=BaseSettings())
+    found = filter_building.with_calibrated_thresholds(wanted, model, texts, 0, console_module.Console())
+    assert pieces == [64, 64, 2]
+    assert sum(number > found.thresholds["rude"] for number in range(130)) == 13
+    assert "scoring a sample for the thresholds: 64 of 130" in capsys.readouterr().err
