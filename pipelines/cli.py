@@ -8,6 +8,7 @@ import traceback
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from .. import __version__
 from ..toolkit.errors import RunError, TunewellError
@@ -71,10 +72,25 @@ app.command()(sample)
 app.add_typer(collect, name="collect")
 
 
+EXAMPLE_WIDTH = 76  # with a terminal of 80 columns the command is copied as it stands
+
+
 def _flowing(text: str) -> str:
-    """Join the lines of each paragraph, which the terminal breaks anew; of examples, which are indented, each stays."""
-    paragraphs = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(one if "\n  " in one else one.replace("\n", " ") for one in paragraphs)
+    """Join the lines of each paragraph, which the terminal breaks anew; examples, which are indented, stay commands."""
+    paragraphs = inspect.cleandoc(escape(text)).split("\n\n")  # brackets are no markup
+    return "\n\n".join(_examples(one) if "\n  " in one else one.replace("\n", " ") for one in paragraphs)
+
+
+def _examples(paragraph: str) -> str:
+    """Break long commands where a shell lets them go on, best before an option."""
+    lines = []
+    for line in paragraph.splitlines():
+        while len(line) > EXAMPLE_WIDTH:
+            at = max(line.rfind(" -", 40, EXAMPLE_WIDTH - 1), 0) or line.rfind(" ", 8, EXAMPLE_WIDTH - 1)
+            lines.append(f"{line[:at]} \\")
+            line = f"      {line[at + 1 :]}"
+        lines.append(line)
+    return "\n".join(lines)
 
 
 for _group in (app, *(one.typer_instance for one in app.registered_groups if one.typer_instance)):

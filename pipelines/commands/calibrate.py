@@ -29,6 +29,9 @@ def calibrate(
 ) -> None:
     """Find thresholds of the trigger-phrase filter: chosen on one half of a sample, checked on the other.
 
+    With labelled documents ask for a precision or a recall, without for the rate of documents dropped. The phrase file
+    that is written holds the thresholds: `tunewell filter --phrases FILE` uses it.
+
     Examples:
       tunewell calibrate sample.jsonl --model gpt2 --rate 0.02 --out phrases.yaml
       tunewell calibrate labelled.jsonl --model gpt2 --precision 0.9 --label is_bad --out phrases.yaml

@@ -133,6 +133,9 @@ def export(
 ) -> None:
     """Write demonstrations, comparisons, rankings and ratings as training files; any time, also while the page is open.
 
+    The files have the forms that `tunewell sft` and `tunewell reward` read. export.json counts them, and says what was
+    left out and why.
+
     Examples:
       tunewell collect export study.sqlite --out export
       tunewell reward hh-rlhf data.source=files data.comparisons=export/comparisons.jsonl ...

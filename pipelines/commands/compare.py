@@ -7,7 +7,8 @@ import typer
 
 from .options import JsonOption, print_result
 
-PLACE = "PLACE[@MODEL]: a run, the folder of `tunewell eval`, one of its models, or a task's file of answers."
+# Rich takes a bracket for markup where it is not escaped.
+PLACE = r"PLACE\[@MODEL]: a run, the folder of `tunewell eval`, one of its models, or a task's file of answers."
 
 
 def compare(

@@ -23,8 +23,8 @@ def evaluate(
         typer.Option(
             "--model",
             "-m",
-            help="[NAME=]MODEL[@ROLE]: a run (ROLE ppo, sft or base; default: what was trained last), the folder of a "
-            "stage, an adapter or a model, or a hub id. May be given again.",
+            help=r"[NAME=]MODEL\[@ROLE]: a run (ROLE ppo, sft or base; default: what was trained last), the folder of "
+            "a stage, an adapter or a model, or a hub id. May be given again.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")] = Path("eval-results"),

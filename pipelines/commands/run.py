@@ -70,6 +70,9 @@ HELP = {
     """,
     "ppo": f"""Run a recipe up to PPO, without the evaluation; {GOES_ON}
 
+    PPO starts from the SFT adapter and is held near it by a KL penalty. RUN/report.html shows reward, distance from
+    SFT, length and entropy over the steps, with the signs of a policy that goes wrong.
+
     Examples:
       tunewell ppo
       tunewell ppo own-files data.demonstrations=chats.jsonl \\

@@ -4,12 +4,14 @@ import logging
 import math
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import tunewell
 import typer.main
 from micro_run import MICRO, QUIET, STAGES, Called, Made, call, hashes, libraries_as_before, micro_run
+from rich.text import Text
 from tunewell.pipelines import cli
 from tunewell.pipelines.commands import options
 from tunewell.pipelines.recipe import Recipe, bundled_recipes, read_recipe
@@ -18,6 +20,9 @@ from tunewell.toolkit.settings.reading import field_help
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 COMMANDS = typer.main.get_command(cli.app).commands
+ALL = COMMANDS | {
+    f"{name} {sub}": one for name, group in COMMANDS.items() for sub, one in getattr(group, "commands", {}).items()
+}
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +72,22 @@ def test_paragraphs_of_help_are_broken_by_the_terminal_alone(name):
         assert "\n" not in paragraph or "\n  " in paragraph, paragraph  # but lists of examples, which are indented
 
 
+def test_no_bracket_of_help_is_taken_for_markup():
+    for name, command in ALL.items():
+        for shown in (command.help, *(one.help for one in command.params)):
+            assert Text.from_markup(shown).plain == shown.replace("\\[", "["), name
+
+
+@pytest.mark.parametrize("name", [name for name, one in ALL.items() if "Examples:" in one.help])
+def test_examples_of_help_can_be_copied_from_80_columns(tunewell_, monkeypatch, name):
+    lines = ALL[name].help.partition("Examples:\n")[2].replace("\\[", "[").splitlines()  # rich takes them for markup
+    assert all(len(line) < 78 and line.startswith("  ") for line in lines)
+    assert all(line.endswith(" \\") for line, after in pairwise(lines) if after.startswith("   "))
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = tunewell_(*name.split(), "--help").out
+    assert lines and all(f" {line} " in shown for line in lines)
+
+
 def test_help_of_run_teaches_by_example(tunewell_):
     shown = tunewell_("run", "--help").out
     assert "[RECIPE] [section.key=value]..." in shown
@@ -102,6 +123,7 @@ def test_recipes_are_listed_printed_and_explained(tunewell_, tmp_path):
     assert read_recipe(tmp_path / "mine.yaml").name == "embedded"
     explained = tunewell_("recipes", "--explain").out
     assert all(f"{path}\n" in explained for path in field_help(Recipe))
+    assert "default [filter, sft, reward, ppo, eval].\n" in explained  # lists stay on the line
 
 
 def test_an_unknown_recipe_to_print_is_refused_with_the_nearest(tunewell_):

@@ -34,7 +34,7 @@ from .fields import (
     words,
 )
 from .values import BAD, Fault, Place, cross_faults, read_value
-from .yaml_text import apply_overrides, dump_yaml, load_yaml, parse_yaml, read_text
+from .yaml_text import apply_overrides, dump_yaml, in_line, load_yaml, parse_yaml, read_text
 
 __all__ = [
     "Fault", "TrainerBlock", "apply_overrides", "build", "collect_faults", "field_help", "load_yaml",
@@ -186,4 +186,4 @@ def _default_words(item: "dataclasses.Field[Any]") -> str:
         value = item.default
     else:
         return "required"
-    return f"default {dump_yaml([to_tree(value)]).strip().removeprefix('- ')}"
+    return f"default {in_line(to_tree(value))}"

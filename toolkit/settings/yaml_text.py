@@ -135,6 +135,14 @@ def dump_yaml(tree: Any) -> str:
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
+def in_line(tree: Any) -> str:
+    """Write plain values as YAML of one line, for messages and help."""
+    line = yaml.dump(
+        [tree], Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"), default_flow_style=True
+    )
+    return line.strip()[1:-1]
+
+
 def read_text(path: Path) -> str:
     """Read a UTF-8 file, with or without a byte order mark.
 
