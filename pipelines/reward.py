@@ -236,7 +236,7 @@ def train_member(
     from trl import RewardConfig
 
     from ..toolkit.model.loading import load_base
-    from ..toolkit.model.stack import keep_differentiable
+    from ..toolkit.model.packing import keep_differentiable
     from ..toolkit.reward.trainer import RankingTrainer
 
     if before.data is None:

@@ -108,7 +108,7 @@ def _train(
     from trl import RewardConfig
 
     from ..toolkit.model.loading import load_base
-    from ..toolkit.model.stack import keep_differentiable
+    from ..toolkit.model.packing import keep_differentiable
     from ..toolkit.reward.trainer import RankingTrainer
 
     torch.manual_seed(seed)

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel
 from ..errors import ModelError
 from ..files import read_json, unfinished_folder, write_json
 from .ensemble import Ensemble
+from .score_probe import differs
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -44,6 +46,43 @@ class SavedAdapter:
             f"the adapter in {self.folder} does not fit the base {name_of(base)!r}: {reason}. It was trained on "
             f"{self.base_name!r}: load that base, or train the adapter again on this one"
         )
+
+    def check_fit(self, base: PreTrainedModel, weights: dict[str, Tensor]) -> None:
+        """Compare keys and shapes with those of an adapter on this base, both ways.
+
+        Raises:
+            ModelError: when keys are missing or unexpected, or a shape differs.
+        """
+        have = {key: tuple(tensor.shape) for key, tensor in weights.items()}
+        got = {key: tuple(tensor.shape) for key, tensor in self.weights.items()}
+        faults = [f"missing key {key}" for key in have.keys() - got.keys()]
+        faults += [f"unexpected key {key}" for key in got.keys() - have.keys()]
+        faults += [
+            f"{key} has shape {got[key]}, wanted {have[key]}"
+            for key in have.keys() & got.keys()
+            if have[key] != got[key]
+        ]
+        if faults:
+            raise ModelError(self.foreign(base, f"{len(faults)} differences, such as: {min(faults)}"))
+
+    def check_scores(self, base: PreTrainedModel, scores: Sequence[float]) -> None:
+        """Compare the scores of `probe_ids` on this base with those when the adapter was saved.
+
+        Equal keys and embeddings do not make an equal base: one that an adapter was merged into has both.
+
+        Raises:
+            ModelError: when they differ by more than rounding.
+        """
+        recorded = self.probe or ()
+        if (largest := differs(recorded, scores)) is not None:
+            raise ModelError(
+                self.foreign(
+                    base,
+                    f"its scores of fixed sequences differ by up to {largest:.3g} from those when it was saved (they "
+                    f"were about {max(map(abs, recorded)):.3g}); the same base in another precision, or with an "
+                    "adapter merged into it, is another base to a reward head",
+                )
+            )
 
 
 def read(folder: Path, base: PreTrainedModel) -> SavedAdapter:

@@ -1,7 +1,6 @@
 """Roles as whole models, for full fine-tuning: the interface of `ModelStack`, and the memory of one model per role."""
 
 import copy
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import ModelError
 from ..files import read_json, write_json
 from .adapter_files import REWARD_META, digest
-from .stack import HEAD
+from .forward import HEAD, at_last_token, head_scores, last_hidden, next_token_logits, zero_head
 
 WEIGHTS = "model.safetensors"
 
@@ -118,9 +117,7 @@ class FullStack:
     def add_scorer(self, name: str, like: str, *, trainable: bool) -> None:
         """Add a role on a copy of another's trunk, with a reward head that gives zero to everything."""
         model = copy.deepcopy(self._role(like))
-        head = nn.Linear(int(model.config.get_text_config().hidden_size), 1, bias=False, device=model.device)
-        nn.init.zeros_(head.weight)
-        setattr(model, HEAD, head)
+        setattr(model, HEAD, zero_head(model))
         self.add(name, model, trainable=trainable)
 
     def save(self, name: str, folder: str | Path) -> None:
@@ -181,31 +178,22 @@ class FullStack:
             input_ids: (B, T) token ids.
             attention_mask: (B, T), 1 at real tokens.
         """
-        trunk: Any = self._role(self._active).base_model
-        positions: dict[str, Tensor] = {}
-        if "position_ids" in inspect.signature(trunk.forward).parameters:
-            positions["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-        output = trunk(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **positions)
-        return cast(Tensor, output.last_hidden_state)
+        return last_hidden(self._role(self._active), input_ids, attention_mask)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits (..., V) of hidden states (..., H), under the active role."""
-        output: Any = self._role(self._active).get_output_embeddings()  # type: ignore[no-untyped-call]
-        return cast(Tensor, output(hidden))
+        return next_token_logits(self._role(self._active), hidden)
 
     def head(self, hidden: Tensor) -> Tensor:
         """The active role's reward head on hidden states (..., H): float32 scores (...), bias not subtracted."""
         if not self.has_head(self._active):
             raise ModelError(f"role {self._active!r} has no reward head, wanted a sequence classifier with one label")
-        with torch.autocast(hidden.device.type, enabled=False):
-            head: Any = getattr(self._role(self._active), HEAD)
-            return cast(Tensor, head(hidden.float())).squeeze(-1)
+        return head_scores(self._role(self._active), hidden)
 
     def score(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Reward (B,) of whole sequences: the head at the last real token minus the bias."""
-        last = (attention_mask * torch.arange(attention_mask.shape[1], device=attention_mask.device)).argmax(-1)
         scores = self.head(self.hidden(input_ids, attention_mask))
-        return scores.gather(1, last[:, None]).squeeze(1) - self.bias(self._active)
+        return at_last_token(scores, attention_mask) - self.bias(self._active)
 
     def _role(self, name: str) -> PreTrainedModel:
         if name not in self.model.roles:
