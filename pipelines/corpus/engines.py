@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -41,7 +41,7 @@ class Engine(Protocol):
     def n_workers(self) -> int:
         """Tasks done at the same time."""
 
-    def run(self, plan: Plan, tasks: Sequence[Task], progress: Progress) -> Iterator[Done]:
+    def run(self, plan: Plan, tasks: Sequence[Task], progress: Progress) -> Generator[Done, None, None]:
         """Do all tasks; yields each as soon as it is done."""
 
 
@@ -54,7 +54,7 @@ class InProcess:
     def __init__(self) -> None:
         self._worker: Worker | None = None
 
-    def run(self, plan: Plan, tasks: Sequence[Task], progress: Progress) -> Iterator[Done]:
+    def run(self, plan: Plan, tasks: Sequence[Task], progress: Progress) -> Generator[Done, None, None]:
         """Do all tasks, in order."""
         self._worker = self._worker or Worker(plan, progress)
         for task in tasks:
@@ -73,7 +73,7 @@ class LocalPool:
     def __init__(self, n_workers: int) -> None:
         self.n_workers = n_workers
 
-    def run(self, plan: Plan, tasks: Sequence[Task], progress: Progress) -> Iterator[Done]:
+    def run(self, plan: Plan, tasks: Sequence[Task], progress: Progress) -> Generator[Done, None, None]:
         """Do all tasks; those that a dying process takes with it are done again by a new pool."""
         left = {task.unit.number: task for task in tasks}
         for attempt in range(1, ATTEMPTS + 1):

@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,7 +57,7 @@ class RayEngine:
         most = int(room.get("GPU", 0) if self.n_gpus else room.get("CPU", 1))
         self.n_workers = max(1, min(workers or most, len(plan.units)))
 
-    def run(self, plan: Plan, tasks: Sequence[Task], progress: Progress) -> Iterator[Done]:
+    def run(self, plan: Plan, tasks: Sequence[Task], progress: Progress) -> Generator[Done, None, None]:
         """Do all tasks; those that a lost node takes with it are done by another."""
         crew = _Crew(plan, min(self.n_workers, len(tasks)), self.n_gpus)
         try:

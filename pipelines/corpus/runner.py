@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -29,7 +30,7 @@ from .plan import UNITS, WORK, Plan, check_model, check_same
 from .progress import progress_bar, tell_passed_over
 from .publishing import KINDS, publish_quarantine
 from .staging import RECORD
-from .summary import Judged, bad_rate_fault, gather, summarise
+from .summary import Judged, bad_rate_fault, first_part_fault, gather, summarise
 from .units import Unit, cut
 from .worker import Task
 
@@ -207,7 +208,7 @@ def _clear_leftovers(plan: Plan) -> None:
 
 def _do(plan: Plan, tree: dict[str, Any], engine: Engine, console: Console, max_bad_rate: float) -> dict[str, Any]:
     _clear_leftovers(plan)
-    records = _judge(plan, engine, console)
+    records = _judge(plan, engine, console, max_bad_rate)
     judged = gather(plan, records)
     if (fault := bad_rate_fault(plan, records, max_bad_rate)) is not None:
         if not any(segment["read"] for record in records for segment in record["segments"]):
@@ -231,30 +232,39 @@ def _comparing(plan: Plan, records: Sequence[Mapping[str, Any]]) -> dict[str, Co
     return split_filters({name: one for name, one in made.items() if one is not None})[1]
 
 
-def _judge(plan: Plan, engine: Engine, console: Console) -> list[dict[str, Any]]:
-    """Judge all units that have not been; returns the records of all, in order."""
+def _judge(plan: Plan, engine: Engine, console: Console, max_bad_rate: float) -> list[dict[str, Any]]:
+    """Judge all units that have not been; returns the records of all, in order.
+
+    Raises:
+        RunError: the part that is done first holds not one usable row; the input is not what it was taken for.
+    """
     records = {unit.number: read_json(plan.staged(unit) / RECORD) for unit in plan.units if _is_judged(plan, unit)}
     tasks = [Task(unit) for unit in plan.units if unit.number not in records]
     if records and tasks:
         console.say(f"{len(records):,} of {len(plan.units):,} units were judged before")
-    with progress_bar(console, "filtering", plan, records) as progress:
-        for done in engine.run(plan, tasks, progress) if tasks else ():
+    if not tasks:
+        return [records[unit.number] for unit in plan.units]
+    fault = None
+    # Closed, so that no worker writes any more when the loop is left early.
+    with (
+        progress_bar(console, "filtering", plan, records) as progress,
+        closing(engine.run(plan, tasks, progress)) as all_done,
+    ):
+        for done in all_done:
             records[done.task.unit.number] = dict(done.record)
             progress.count(done.task.unit.number, done.record)
-            _check_first(plan, records)
+            if len(records) == 1 < len(plan.units) and max_bad_rate < 1:
+                fault = first_part_fault(plan, done.record)
+            if fault is not None:
+                break
+    if fault is not None:
+        shutil.rmtree(plan.work, ignore_errors=True)  # so that another column can be named without more ado
+        raise RunError(fault)
     return [records[unit.number] for unit in plan.units]
 
 
 def _is_judged(plan: Plan, unit: Unit) -> bool:
     return (plan.staged(unit) / RECORD).is_file()
-
-
-def _check_first(plan: Plan, records: Mapping[int, Mapping[str, Any]]) -> None:
-    """Stop a run whose first unit holds not one usable row: the file is not what it was taken for."""
-    if len(records) == 1 and len(plan.units) > 1:
-        only = next(iter(records.values()))
-        if (fault := bad_rate_fault(plan, [only], allowed=1 - 1e-9)) is not None:
-            raise RunError(f"the first part of the input holds no usable row. {fault}")
 
 
 def _publish(plan: Plan, engine: Engine, judged: Judged, console: Console) -> list[Mapping[str, Any]]:

@@ -73,17 +73,32 @@ def bad_rate_fault(plan: Plan, records: Sequence[Mapping[str, Any]], allowed: fl
         return f"the input holds no rows ({names}); wanted at least one. Check that it is the file you meant."
     if not read or bad / read <= allowed:
         return None
+    return (
+        f"{bad:,} of {read:,} rows ({bad / read:.2%}) could not be read, more than --max-bad-rate allows "
+        f"({allowed:.2g}): {_first_bad(plan, records)}\nAll of them are in {plan.out / 'quarantine'}. Mend the input "
+        "and add --set-aside, or give the same command with a higher --max-bad-rate: it goes on where it stopped."
+    )
+
+
+def first_part_fault(plan: Plan, record: Mapping[str, Any]) -> str | None:
+    """Say that the part which was judged first holds rows but none that can be used; None: it may go on."""
+    read = sum(segment["read"] for segment in record["segments"])
+    if not read or read > sum(segment["quarantined"] for segment in record["segments"]):
+        return None
+    return (
+        f"the first part of the input holds no usable row among its {read:,}: {_first_bad(plan, [record])}\nNothing "
+        "was written. Name the column with --column, take the file out, or go on all the same with --max-bad-rate 1."
+    )
+
+
+def _first_bad(plan: Plan, records: Sequence[Mapping[str, Any]]) -> str:
+    """How many rows of which fault could not be read, and the first three of them."""
     errors: Counter[str] = Counter()
     for record in records:
         errors.update(record["errors"])
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in errors.most_common())
     firsts = [_first(plan, record, one) for record in records for one in record["first_bad"]][:3]
-    return (
-        f"{bad:,} of {read:,} rows ({bad / read:.2%}) could not be read, more than --max-bad-rate allows "
-        f"({allowed:.2g}): {kinds}. The first:\n" + "\n".join(f"  - {line}" for line in firsts) + "\nAll of them are "
-        f"in {plan.out / 'quarantine'}. Mend the input and add --set-aside, or give the same command with a higher "
-        "--max-bad-rate: it goes on where it stopped."
-    )
+    return f"{kinds}. The first:\n" + "\n".join(f"  - {line}" for line in firsts)
 
 
 def _first(plan: Plan, record: Mapping[str, Any], one: Mapping[str, Any]) -> str:
@@ -176,6 +191,6 @@ def _examples(plan: Plan, published: Sequence[Mapping[str, Any]], judged: Judged
                 found.setdefault((name, reason), []).append({"filter": name, "reason": reason, **entry, **where})
     return [
         {name: value for name, value in one.items() if name != "key"}
-        for shown in found.values()
+        for _, shown in sorted(found.items())
         for one in sorted(shown, key=lambda one: str(one["key"]))[:EXAMPLES]
     ]

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 from corpus_runs import raw_lines, raw_of, records, run, settings
+from tunewell.filters.row_text import RowReader
 from tunewell.toolkit.errors import RunError, SettingsError
 
 DEEP = b'{"text": ' + b"[" * 5000 + b"]" * 5000 + b"}"
@@ -148,8 +149,19 @@ def test_the_run_fails_above_the_rate_and_goes_on_when_it_is_raised(tmp_path, ca
 def test_a_wrong_file_is_told_after_its_first_part(tmp_path):
     rows = tmp_path / "a.jsonl"
     rows.write_text('{"body": "no column that is judged"}\n' * 1000)
-    with pytest.raises(RunError, match=r"first part of the input holds no usable row(?s:.*)it has body"):
-        run([rows], tmp_path / "out", settings(tmp_path), unit_bytes=4000)
+    for workers in (1, 2):
+        with pytest.raises(RunError, match=r"first part of the input holds no usable row among its (?s:.*)it has body"):
+            run([rows], tmp_path / "out", settings(tmp_path), unit_bytes=4000, max_bad_rate=0.9, workers=workers)
+    # Nothing of it stays, so that another column can be named.
+    own = {"unit_bytes": 4000, "reader": RowReader(columns=("body",))}
+    assert run([rows], tmp_path / "out", settings(tmp_path), max_bad_rate=0.9, **own)["kept"] == 1000
+
+
+def test_a_first_file_of_no_use_stops_no_run_that_allows_it(tmp_path):
+    (tmp_path / "a.jsonl").write_text("{\n}x\n")
+    (tmp_path / "b.jsonl").write_text('{"text": "fine"}\n')
+    summary = run([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], tmp_path / "out", settings(tmp_path), max_bad_rate=1.0)
+    assert (summary["kept"], summary["quarantined"]) == (1, 2)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n  \n"])

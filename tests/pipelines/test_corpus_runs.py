@@ -52,6 +52,15 @@ def test_the_outputs_do_not_depend_on_workers_or_on_the_cut(tmp_path):
     assert whole["dropped"] == 600
 
 
+def test_examples_stand_in_one_order_whatever_the_cut(tmp_path):
+    rows = [{"text": "short"}, {"text": "a badword in it"}, {"text": "brief"}]
+    for number, row in enumerate(rows):
+        write(tmp_path / "in" / f"{number}.jsonl", [row])
+    own = settings(tmp_path, length={"low": 2})
+    shown = [run([tmp_path / "in"], tmp_path / f"{size}", own, unit_bytes=size)["examples"] for size in (10, 10_000)]
+    assert shown[0] == shown[1] and [one["filter"] for one in shown[0]] == ["blocklist", "length", "length"]
+
+
 def test_units_are_as_large_as_the_filters_are_quick(tmp_path):
     def sizes(own, megabytes):
         source = Source(name="a", path="a", kind="jsonl", size=megabytes * 10**6)
