@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch, Polygon
 from matplotlib.path import Path
 
-from ...toolkit.charts import INK, MUTED, TONES, WIDTH, Chart, finish, new_figure, shorten, style
+from ...toolkit.chart_canvas import INK, MUTED, TONES, WIDTH, Chart, finish, new_figure, shorten, style
 from .numbers import fixed, number
 
 _STREAM = 136.0  # width of all documents read, in view-box units

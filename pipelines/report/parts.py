@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ...toolkit.charts import Chart
+from ...toolkit.chart_canvas import Chart
 from .numbers import NOT_MEASURED, is_number, number
 
 _TONES = {"base": 0, "sft": 1, "reward": 5, "ppo": 3}  # a model keeps its colour in every picture

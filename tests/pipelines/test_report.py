@@ -19,6 +19,7 @@ from tunewell.pipelines.report import numbers
 from tunewell.pipelines.report.page import render, write_report
 from tunewell.pipelines.report.text import marked, passage, plain
 from tunewell.toolkit import charts
+from tunewell.toolkit.chart_canvas import WIDTH
 from tunewell.toolkit.errors import DataError, RunError
 
 MINUS = "\N{MINUS SIGN}"
@@ -450,7 +451,7 @@ def test_charts_take_their_colours_and_fonts_from_the_page() -> None:
     assert not re.search("#[0-9a-f]{6}", re.sub('="[^"]*#c-[^"]*"', "", chart.svg))
     assert "DejaVu" not in chart.svg and "<style" not in chart.svg and "xmlns" not in chart.svg
     left, right, top, bottom, first, last = chart.plot
-    assert 0 < left < right <= charts.WIDTH and 0 < top < bottom and first < 0 < 2 < last
+    assert 0 < left < right <= WIDTH and 0 < top < bottom and first < 0 < 2 < last
 
 
 def test_two_charts_on_one_page_share_no_id() -> None:
