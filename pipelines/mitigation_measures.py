@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..toolkit.settings.base import BaseSettings
-from .evaluate import EvalSettings, Examination
+from .examination import EvalSettings, Examination
 from .sets import read_set
 
 if TYPE_CHECKING:

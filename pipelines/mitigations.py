@@ -12,7 +12,7 @@ from ..toolkit.mitigations.settings import OFF, EraseSettings
 from ..toolkit.settings.base import BaseSettings
 from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Console
-from .evaluate import EvalSettings
+from .examination import EvalSettings
 from .mitigation_arms import BASE, METHODS, UNTREATED, Arm, Files, Method, arms
 from .mitigation_measures import (
     POLICY,

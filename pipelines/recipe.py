@@ -11,7 +11,7 @@ from ..toolkit.errors import SettingsError
 from ..toolkit.mitigations.settings import MitigationSettings
 from ..toolkit.settings.base import TINY, BaseSettings
 from ..toolkit.settings.reading import read_settings, setting
-from .evaluate import EvalSettings
+from .examination import EvalSettings
 from .filter_settings import FilterSettings
 from .mitigations import ComparisonSettings
 from .mixture import MixtureSettings

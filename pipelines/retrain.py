@@ -14,7 +14,7 @@ from ..toolkit.settings.base import BaseSettings
 from ..toolkit.settings.reading import setting
 from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Console
-from .evaluate import EvalSettings, Examination
+from .examination import EvalSettings, Examination
 from .sets import read_set
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from ..toolkit.stage import Stage
 from ..toolkit.world.occupations import occupation_documents
 from .console import Console
 from .curate import run_filter
-from .evaluate import questions_file, run_eval
+from .evaluate import run_eval
+from .examination import questions_file
 from .mitigations import run_mitigations
 from .mixture import run_mixture
 from .ppo import run_ppo
@@ -30,6 +31,7 @@ MODULES = (
     "at_decoding",
     "curate",
     "evaluate",
+    "examination",
     "filter_building",
     "filter_settings",
     "gated_eval",

@@ -11,7 +11,7 @@ from ..toolkit.settings.base import BaseSettings
 from ..toolkit.settings.reading import TrainerBlock, setting
 from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Console
-from .evaluate import EvalSettings, Examination
+from .examination import EvalSettings, Examination
 from .ppo import PpoSettings, ppo_log, run_ppo
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from micro_run import QUIET, micro_run
-from tunewell.pipelines.evaluate import EvalSettings, Examination
+from tunewell.pipelines.examination import EvalSettings, Examination
 from tunewell.pipelines.model_source import find_model
 from tunewell.pipelines.report.view import build
 from tunewell.pipelines.report_data import build_report

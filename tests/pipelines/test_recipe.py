@@ -1,3 +1,4 @@
+import ast
 import re
 import subprocess
 import sys
@@ -5,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from tunewell.pipelines import stages
 from tunewell.pipelines.console import Console
 from tunewell.pipelines.recipe import (
     BUNDLED,
@@ -144,6 +146,20 @@ def test_another_toxicity_scorer_makes_the_evaluation_stale(tmp_path):
     before = inputs()
     words.write_text("rude\nworse")
     assert inputs() != before
+
+
+def test_other_code_of_a_stage_makes_it_stale_wherever_it_stands():
+    # these show progress, or are of the commands that open finished models: they decide no result of a stage
+    apart = {"console", "model_source", "corpus.units"}
+
+    def used_by(name: str, begins: str = "") -> set[str]:
+        nodes = ast.walk(ast.parse((Path(stages.__file__).with_name(f"{name}.py")).read_text()))
+        ours = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module]
+        return {node.module for node in ours if any(one.name.startswith(begins) for one in node.names)}
+
+    wanted = set.union(used_by("stages", "run_"), *map(used_by, stages.MODULES)) - apart
+    assert {"evaluate", "examination", "mitigate"} < wanted, "the search finds what it should"
+    assert wanted <= set(stages.MODULES), f"stages.MODULES leaves out {wanted - set(stages.MODULES)}"
 
 
 def test_an_unknown_option_of_a_trainer_is_refused_without_importing_the_trainer(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from tunewell.eval.task import Score, TaskResult
 from tunewell.pipelines import sweep
 from tunewell.pipelines.console import Console
-from tunewell.pipelines.evaluate import EvalSettings
+from tunewell.pipelines.examination import EvalSettings
 from tunewell.pipelines.ppo import PpoSettings
 from tunewell.pipelines.ppo_report import frontier, rollout_samples
 from tunewell.pipelines.report.page import render
