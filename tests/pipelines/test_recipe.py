@@ -254,8 +254,8 @@ def test_a_stage_wants_only_the_files_that_it_reads(here, last, rows, told):
     with pytest.raises(SettingsError) as caught:
         read_recipe(find_recipe("own-files"), given, last)
     assert len(caught.value.faults) == len(told)
-    for stages in re.findall(r"stages=\[[a-z,]+\]", str(caught.value)):  # what is proposed mends all faults
-        assert read_recipe(find_recipe("own-files"), [*given, stages], last)
+    for proposed in re.findall(r"stages=\[[a-z,]+\]", str(caught.value)):  # what is proposed mends all faults
+        assert read_recipe(find_recipe("own-files"), [*given, proposed], last)
     for fault, pattern in zip(caught.value.faults, told, strict=True):
         assert re.search(rf"^data\.{pattern}", fault)
 
