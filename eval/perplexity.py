@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..toolkit.errors import DataError
 from ..toolkit.model.batching import token_batches
 from ..toolkit.model.generation import window_of
+from ..toolkit.model.network import eval_mode, network_of
 from ..toolkit.model.tokens import encode_plain, start_ids
 from .statistics import RESAMPLES, mean_score
 from .task import Score, TaskResult, check_scored, row_ids
@@ -65,7 +65,7 @@ def perplexity(
         DataError: no texts, or a window or stride that means nothing.
         ModelError: more than 1 % of the documents get no finite likelihood.
     """
-    window = max_length or window_of(_network(model)) or 1024
+    window = max_length or window_of(network_of(model)) or 1024
     step = stride or max(1, window // 2)
     if window < 2 or not 1 <= step < window:
         raise DataError(f"got a window of {window} tokens and a stride of {step}, wanted 1 <= stride < window")
@@ -117,7 +117,7 @@ def _totals(
     """The negative log-likelihood of each window's new tokens, in nats."""
     order = sorted(windows, key=lambda part: len(part.ids))
     done = 0
-    with _eval_mode(_network(model)), torch.inference_mode():
+    with eval_mode(network_of(model)), torch.inference_mode():
         for batch in token_batches(order, lambda part: len(part.ids), tokens=tokens_per_batch):
             losses = _losses(model, [part.ids for part in batch]).double().cpu()
             for part, row in zip(batch, losses, strict=True):
@@ -136,7 +136,7 @@ def _losses(model: PreTrainedModel | PeftModel, rows: Sequence[list[int]]) -> Te
     for row, ids in enumerate(rows):
         input_ids[row, : len(ids)] = torch.tensor(ids)
         attention_mask[row, : len(ids)] = 1
-    device = _network(model).device
+    device = network_of(model).device
     input_ids = input_ids.to(device)
     logits = model(input_ids=input_ids, attention_mask=attention_mask.to(device), use_cache=False).logits[:, :-1]
     return nn.functional.cross_entropy(logits.float().transpose(1, 2), input_ids[:, 1:], reduction="none")
@@ -163,19 +163,3 @@ def _exponential(nll: Score) -> Score:
     value, low, high = (None if x is None else math.exp(x) for x in (nll.value, nll.low, nll.high))
     se = None if value is None or nll.se is None else value * nll.se
     return replace(nll, value=value, low=low, high=high, se=se)
-
-
-def _network(model: PreTrainedModel | PeftModel) -> Any:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-@contextmanager
-def _eval_mode(network: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every module is in the mode it was in."""
-    was_training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in was_training:
-            module.training = True

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..toolkit.files import sha256_of
 from ..toolkit.model.generation import Completion, Sampling, generate, window_of
+from ..toolkit.model.network import network_of
 from ..toolkit.model.tokens import encode_plain
 from .encoding import with_start
 from .kept import generate_kept
@@ -73,7 +74,7 @@ def squad(
     asked = questions.questions
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
     encoded = [with_start(tokenizer, encode_plain(tokenizer, prompt(one))) for one in asked]
-    window = window_of(model.get_base_model() if isinstance(model, PeftModel) else model)
+    window = window_of(network_of(model))
     fits = [window is None or len(ids) + max_new_tokens <= window for ids in encoded]
     what = f"questions, whose passages leave no room for {max_new_tokens} tokens in the window of {window},"
     check_scored(fits.count(False), len(fits), what, force=force)

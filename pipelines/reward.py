@@ -235,8 +235,8 @@ def train_member(
     from peft import get_peft_model
     from trl import RewardConfig
 
+    from ..toolkit.model.four_bit import keep_differentiable
     from ..toolkit.model.loading import load_base
-    from ..toolkit.model.packing import keep_differentiable
     from ..toolkit.reward.trainer import RankingTrainer
 
     if before.data is None:

@@ -8,7 +8,7 @@ from stack_fakes import PEFT_WARNING, base, batch, config, lora, reward_folder, 
 from transformers import BitsAndBytesConfig, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 from tunewell.toolkit.errors import ModelError
 from tunewell.toolkit.model.ensemble import Ensemble
-from tunewell.toolkit.model.packing import keep_differentiable
+from tunewell.toolkit.model.four_bit import keep_differentiable
 from tunewell.toolkit.model.stack import ModelStack
 
 pytestmark = [pytest.mark.filterwarnings(PEFT_WARNING)]

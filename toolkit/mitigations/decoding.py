@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import ModelError, SettingsError
+from ..model.network import eval_mode
 from .erasure import Eraser
-from .protected_inputs import BATCH, evaluating, padded
+from .protected_inputs import BATCH, padded
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def head_inputs(model: Any, rows: Sequence[Sequence[int]]) -> list[Tensor]:
     handle = head_of(model).register_forward_pre_hook(lambda _, arguments: found.append(arguments[0].float().cpu()))
     states: list[Tensor] = []
     try:
-        with evaluating(model):
+        with eval_mode(model):
             for start in range(0, len(rows), BATCH):
                 part = rows[start : start + BATCH]
                 input_ids, attention_mask = padded(part, next(model.parameters()).device)

@@ -11,8 +11,9 @@ from transformers import LogitsProcessor
 
 from ..errors import DataError, SettingsError
 from ..model.generation import Completion, Sampling, end_tokens, generate, window_of
+from ..model.network import eval_mode, network_of
 from .control_tokens import ControlTokens, control_tokens
-from .protected_inputs import BATCH, evaluating, padded
+from .protected_inputs import BATCH, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -122,7 +123,7 @@ def gated_generate(
         DataError: a prompt holds a control token, or leaves no room for answer and thoughts.
     """
     tokens = control_tokens(tokenizer)
-    _check(prompts, seeds, sampling, gate, tokens, window_of(_network(model)))
+    _check(prompts, seeds, sampling, gate, tokens, window_of(network_of(model)))
     reader = _Reader(model, tokenizer, sampling, gate, tokens, batch_size)
     rows = [_Work(list(prompt), seed, list(prompt)) for prompt, seed in zip(prompts, seeds, strict=True)]
     reader.first_verdicts(rows)
@@ -157,7 +158,7 @@ def judged(
         texts: token ids of each prompt, from `encode_user`, and of what follows it.
         gate: `every` and `temperature` count.
     """
-    tokens, ends = control_tokens(tokenizer), end_tokens(_network(model), tokenizer)
+    tokens, ends = control_tokens(tokenizer), end_tokens(network_of(model), tokenizer)
     contexts = [[*prompt, tokens.safe, *text] for prompt, text in texts]
     found = []
     for line, context, (prompt, text) in zip(
@@ -195,10 +196,10 @@ def two_way(
 ) -> list[list[float]]:
     """P(<|unsafe|>) against <|safe|> after every token of every row, from one forward pass each."""
     found: list[list[float]] = []
-    with evaluating(_network(model)), torch.no_grad():
+    with eval_mode(network_of(model)), torch.no_grad():
         for start in range(0, len(rows), BATCH):
             part = rows[start : start + BATCH]
-            input_ids, attention_mask = padded(part, _network(model).device)
+            input_ids, attention_mask = padded(part, network_of(model).device)
             logits: Tensor = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
             odds = (logits[..., tokens.unsafe].double() - logits[..., tokens.safe].double()) / temperature
             found += [line[: len(row)] for line, row in zip(odds.sigmoid().tolist(), part, strict=True)]
@@ -219,7 +220,7 @@ class _Reader:
     ) -> None:
         self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
         self.gate, self.tokens, self.batch_size = gate, tokens, batch_size
-        self.ends = end_tokens(_network(model), tokenizer)
+        self.ends = end_tokens(network_of(model), tokenizer)
 
     def first_verdicts(self, rows: list[_Work]) -> None:
         """Judge the prompts themselves."""
@@ -299,7 +300,7 @@ class _Reader:
         )
         # What comes after a thought, and the thought itself, must not repeat the draws of what came before.
         seeds = [row.seed + 7919 * (2 * len(row.thoughts) + is_thought) for row in rows]
-        network = _network(self.model)
+        network = network_of(self.model)
         with _AlsoEnds(network, self.tokens.end_think if is_thought else None):
             return generate(
                 self.model,
@@ -375,9 +376,3 @@ def _check(
                 f"prompt {number} has {len(prompt)} tokens, and answer and thoughts need up to {needed}, more than the "
                 f"window of {window}: shorten the prompt, think_tokens or max_new_tokens"
             )
-
-
-def _network(model: Any) -> Any:
-    from peft import PeftModel
-
-    return model.get_base_model() if isinstance(model, PeftModel) else model

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError
+from ..model.network import eval_mode
 
 BATCH = 16
 
@@ -59,7 +60,7 @@ class ProtectedInputs:
             module = self.model.get_submodule(place)
             handles.append(module.register_forward_pre_hook(self._hook(place)))
         try:
-            with evaluating(self.model):
+            with eval_mode(self.model):
                 yield
         finally:
             for handle in handles:
@@ -94,18 +95,6 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor,
         input_ids[index, : len(row)] = torch.tensor(row)
         attention_mask[index, : len(row)] = 1
     return input_ids.to(device), attention_mask.to(device)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off inside; afterwards every module is in the mode it was in."""
-    was_training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in was_training:
-            module.training = True
 
 
 def _readers(model: nn.Module) -> dict[str, list[str]]:

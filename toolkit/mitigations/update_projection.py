@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..errors import ModelError
+from ..model.network import eval_mode
 from .null_space import basis_by_energy, basis_by_ratio, orthonormal, without
-from .protected_inputs import ProtectedInputs, evaluating, padded
+from .protected_inputs import ProtectedInputs, padded
 from .settings import ProtectSettings
 
 FILE = "protected.safetensors"
@@ -237,7 +238,7 @@ class UpdateProjection(TrainerCallback):
         call: Any = model
         parameters = list(self._parameters.values())
         device = parameters[0].device
-        with evaluating(model):
+        with eval_mode(model):
             for row in self.rows:
                 input_ids, attention_mask = padded([row], device)
                 with torch.enable_grad():

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -21,6 +21,7 @@ from transformers import (
 from ..errors import DataError
 from .choosing import Sampling, Sound, StopStrings, choosers
 from .guarded import DoneDrafts, Draft, GuardedChoice
+from .network import eval_mode, network_of
 from .returned_text import TextReader
 from .text_guard import TextGuard
 from .token_loop import Batch, has_plain_steps, write
@@ -81,7 +82,7 @@ def generate(
         DataError: when a prompt is empty or leaves no room for a completion, or there are not as many seeds as prompts.
         ModelError: the model gives logits that are not numbers.
     """
-    network = model.get_base_model() if isinstance(model, PeftModel) else model
+    network: PreTrainedModel = network_of(model)
     _check(prompts, seeds, sampling, window_of(network))
     if seeds is None:
         seeds = torch.randint(2**62, (len(prompts),)).tolist()
@@ -91,7 +92,7 @@ def generate(
     reader = TextReader(tokenizer, frozenset(ends), tuple(stop))
     drafts = [Draft(seed, sampling.max_new_tokens) for seed in seeds]
     todo = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    with _eval_mode(network), torch.no_grad():
+    with eval_mode(network), torch.no_grad():
         while todo:
             rows, todo = todo[:batch_size], todo[batch_size:]
             batch = [drafts[row] for row in rows]
@@ -206,16 +207,3 @@ def _settings_of_its_own(network: PreTrainedModel, settings: GenerationConfig) -
         yield
     finally:
         network.generation_config = shipped
-
-
-@contextmanager
-def _eval_mode(network: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every module is in the mode it was in."""
-    was_training = [module for module in network.modules() if module.training]
-    if was_training:  # a walk through a large model takes longer than a token
-        network.eval()
-    try:
-        yield
-    finally:
-        for module in was_training:
-            module.training = True

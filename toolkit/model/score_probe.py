@@ -1,11 +1,10 @@
 """Scores of a few fixed sequences, kept beside a reward adapter: they show when it computes something else."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 ROWS, TOKENS = 4, 16
 # Half precision moves a score by one or two per cent of its size, another base under the adapter by more.
@@ -25,16 +24,3 @@ def differs(recorded: Sequence[float], now: Sequence[float]) -> float | None:
     size = max(map(abs, recorded), default=0.0)
     largest = max((abs(one - other) for one, other in zip(recorded, now, strict=True)), default=0.0)
     return largest if not largest <= RELATIVE * size + ABSOLUTE else None  # NaN differs too
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout and without gradients; every module's mode is as before afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True

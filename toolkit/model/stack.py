@@ -13,8 +13,9 @@ from . import adapter_files
 from .adapters import Adapters
 from .ensemble import Ensemble, member_folder, member_names
 from .forward import HEAD, at_last_token, head_scores, last_hidden, next_token_logits
-from .packing import keep_differentiable
-from .score_probe import evaluating, probe_ids
+from .four_bit import keep_differentiable
+from .network import eval_mode
+from .score_probe import probe_ids
 
 _HEAD_KEY = f"base_model.model.{HEAD}.weight"
 
@@ -232,6 +233,6 @@ class ModelStack(Adapters):
     def _probe(self, name: str) -> list[float]:
         """Scores of a few fixed sequences, the bias left out."""
         ids = probe_ids(self.base).to(self.device)
-        with evaluating(self.model), self.using(name):
+        with eval_mode(self.model), torch.no_grad(), self.using(name):
             scores: list[float] = (self._own_score(ids, torch.ones_like(ids)) + self.bias(name)).tolist()
         return scores

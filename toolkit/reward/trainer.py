@@ -12,7 +12,7 @@ from trl import RewardTrainer
 from ..checkpoints import BestByAdapterName, WithoutEmbeddings
 from ..errors import ModelError
 from ..finite import FiniteSteps
-from ..model.score_probe import evaluating
+from ..model.network import eval_mode
 from ..telemetry import NoTelemetry
 from .examples import Example
 from .losses import Terms, reward_loss
@@ -114,7 +114,7 @@ class RankingTrainer(FiniteSteps, BestByAdapterName, WithoutEmbeddings, NoTeleme
         model: Any = self.model
         order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
         scores = [0.0] * len(sequences)
-        with evaluating(model), self.compute_loss_context_manager():
+        with eval_mode(model), torch.no_grad(), self.compute_loss_context_manager():
             for batch in score_batches(order, sequences, batch_size):
                 rows, mask = _padded([list(sequences[index]) for index in batch], self._pad)
                 inputs = {"input_ids": rows.to(model.device), "attention_mask": mask.to(model.device)}

@@ -1,17 +1,16 @@
 """Log-likelihoods of many continuations of many prefixes, in about one forward pass per prefix."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from peft import PeftModel
-from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import DeviceError
 from ..model.memory_faults import is_out_of_memory
+from ..model.network import eval_mode
 from .check import WAYS, choose_method
 from .inputs import Tokens, as_ids, check_settings, continuation_sets, prefix_ids
 from .job import ContinuationScores, Floats, Job, Window
@@ -76,7 +75,7 @@ class ContinuationScorer:
         self._stride = stride
         self._preamble = as_ids(preamble, "the preamble", self._parts.vocabulary)
         self.tokens_per_batch = tokens_per_batch
-        with _evaluating(model), torch.no_grad():
+        with eval_mode(model), torch.no_grad():
             self.method, self.method_reason = choose_method(model, self._parts, method, self._max_length)
 
     def score(
@@ -109,7 +108,7 @@ class ContinuationScorer:
         rows = prefix_ids(prefixes, len(self._preamble), vocabulary)
         sets = continuation_sets(continuations, len(rows), vocabulary)
         job = Job(self._preamble, rows, sets, self._max_length, self._stride, WAYS[self.method].order)
-        with _evaluating(self._model), torch.no_grad():
+        with eval_mode(self._model), torch.no_grad():
             self._run(job, progress or (lambda n_done: None))
         return [job.result(index) for index in range(len(rows))]
 
@@ -208,15 +207,3 @@ def _tokens(window: Window, packs: Sequence[Pack], last: Window | None = None) -
     """What a window and its packs take of a line, behind the last window there if there is one."""
     n_known = n_alike(last.tokens, window.tokens) if last else 0
     return len(window) - n_known + sum(int(pack.tokens.shape[1]) for pack in packs)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards each module in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

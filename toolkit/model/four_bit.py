@@ -1,4 +1,4 @@
-"""4-bit weights on a CPU: kept in the form that gradients can pass."""
+"""4-bit weights on a CPU, kept in the form that gradients can pass."""
 
 from typing import Any
 
