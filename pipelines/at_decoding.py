@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ..toolkit.mitigations.decoding import Erasure
-    from ..toolkit.mitigations.gate import GateSettings
     from ..toolkit.mitigations.gate_calibration import Calibration
+    from ..toolkit.mitigations.gate_settings import GateSettings
     from ..toolkit.model.stack import ModelStack
 
 NEUTRAL = 60  # texts that the lean of a model is measured on
@@ -57,7 +57,7 @@ def wanted_at_decoding(source: ModelSource) -> list[str]:
 
 def find_at_decoding(source: ModelSource) -> AtDecoding:
     """What the stage eval of a run has kept for one of its models; nothing for other models."""
-    from ..toolkit.mitigations.gate import GateSettings
+    from ..toolkit.mitigations.gate_settings import GateSettings
 
     wanted = wanted_at_decoding(source)
     if not wanted or source.run is None:
@@ -208,8 +208,8 @@ def calibrated_gate(
     """Thresholds from one half of the held-out texts, and what they do on the other; None where there are too few."""
     from ..toolkit.mitigations.control_rows import completion_ids
     from ..toolkit.mitigations.control_tokens import encode_user
-    from ..toolkit.mitigations.gate import GateSettings
     from ..toolkit.mitigations.gate_calibration import check_gate, fit_gate
+    from ..toolkit.mitigations.gate_settings import GateSettings
 
     if settings.held_out is not None:
         scored = scored_rows(settings.held_out, settings.threshold)

@@ -16,7 +16,7 @@ from .prompt_form import PromptForm
 
 if TYPE_CHECKING:
     from ..toolkit.mitigations.decoding import Erasure
-    from ..toolkit.mitigations.gate import GateSettings
+    from ..toolkit.mitigations.gate_settings import GateSettings
     from ..toolkit.model.stack import ModelStack
 
 Write = Callable[[str], None]
@@ -133,7 +133,7 @@ class Conversation:
         return [int(token) for token in self.stack.tokenizer(text, add_special_tokens=False)["input_ids"]]
 
     def _fits(self, ids: Sequence[int]) -> bool:
-        from ..toolkit.mitigations.gate import room_needed
+        from ..toolkit.mitigations.gate_settings import room_needed
 
         window = window_of(self.stack.base)
         needed = room_needed(self.sampling, self.gate) if self.gate else self.sampling.max_new_tokens

@@ -14,7 +14,8 @@ from .console import Advance
 from .sets import Row
 
 if TYPE_CHECKING:
-    from ..toolkit.mitigations.gate import Gated, GateSettings
+    from ..toolkit.mitigations.gate import Gated
+    from ..toolkit.mitigations.gate_settings import GateSettings
     from ..toolkit.model.stack import ModelStack
     from ..toolkit.toxicity.scorer import ToxicityScorer
 
@@ -87,7 +88,8 @@ def answered_both_ways(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """One answer to each prompt behind the gate and one without it, with the same random stream."""
     from ..toolkit.mitigations.control_tokens import encode_user
-    from ..toolkit.mitigations.gate import gated_generate, room_needed
+    from ..toolkit.mitigations.gate import gated_generate
+    from ..toolkit.mitigations.gate_settings import room_needed
     from ..toolkit.model.generation import Sampling, window_of
 
     sampling = Sampling(max_new_tokens=max_new_tokens)

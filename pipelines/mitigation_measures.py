@@ -127,8 +127,8 @@ def verdict_calibration(measures: Measures, alarms: float) -> "tuple[Calibration
         measures: holds the model.
         alarms: share of the safe texts that are to be thought over or filtered.
     """
-    from ..toolkit.mitigations.gate import GateSettings
     from ..toolkit.mitigations.gate_calibration import check_gate, fit_gate
+    from ..toolkit.mitigations.gate_settings import GateSettings
 
     tokenizer = measures.stack.tokenizer
     pairs = [row for row in read_set(measures.data, "comparisons_held_out") if row.get("kind") == "manners"]

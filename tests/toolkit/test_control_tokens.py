@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from stack_fakes import EOS, PEFT_WARNING, base, lora, tokenizer
 from tunewell.toolkit.errors import DataError, ModelError, SettingsError
 from tunewell.toolkit.mitigations import gate as gate_module
+from tunewell.toolkit.mitigations import verdicts as verdicts_module
 from tunewell.toolkit.mitigations.control_rows import ControlRows, Scored
 from tunewell.toolkit.mitigations.control_tokens import (
     LITERALS,
@@ -16,10 +17,12 @@ from tunewell.toolkit.mitigations.control_tokens import (
     encode_user,
     trainable_rows,
 )
-from tunewell.toolkit.mitigations.gate import Gated, GateSettings, gated_generate, judged, thought_over
+from tunewell.toolkit.mitigations.gate import Gated, gated_generate, thought_over
 from tunewell.toolkit.mitigations.gate_calibration import calibrate_gate, check_gate, fit_gate, measure_gate, outcomes
+from tunewell.toolkit.mitigations.gate_settings import GateSettings
 from tunewell.toolkit.mitigations.loss_terms import Batch, VerdictLoss
 from tunewell.toolkit.mitigations.row_rate import with_row_rate
+from tunewell.toolkit.mitigations.verdicts import judged
 from tunewell.toolkit.model.generation import Sampling, generate
 from tunewell.toolkit.model.stack import ModelStack
 from tunewell.toolkit.settings.base import TinySettings
@@ -246,7 +249,8 @@ def scripted(monkeypatch, verdict):
     def fake(model, rows, tokens, temperature=1.0):
         return [[verdict(row[: end + 1]) for end in range(len(row))] for row in rows]
 
-    monkeypatch.setattr(gate_module, "two_way", fake)
+    for module in (gate_module, verdicts_module):
+        monkeypatch.setattr(module, "two_way", fake)
 
 
 BAND = GateSettings(low=0.5, high=0.9, release=0.5, every=4, think_tokens=5)

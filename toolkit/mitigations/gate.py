@@ -1,62 +1,24 @@
 """Gated decoding: the model's own two-way verdict decides whether its text passes, is thought over or is filtered."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
 from transformers import LogitsProcessor
 
-from ..errors import DataError, SettingsError
+from ..errors import DataError
 from ..model.generation import Completion, Sampling, end_tokens, generate, window_of
-from ..model.network import eval_mode, network_of
+from ..model.network import network_of
 from .control_tokens import ControlTokens, control_tokens
-from .protected_inputs import BATCH, padded
+from .gate_settings import GateSettings, room_needed
+from .verdicts import places, two_way
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Decision = Literal["pass", "recovered", "filter"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GateSettings:
-    """When text passes; thresholds are probabilities of `<|unsafe|>` against `<|safe|>`, from `calibrate_gate`."""
-
-    low: float = 0.5
-    """Below this it passes."""
-    high: float = 0.9
-    """From here on it is filtered at once; between the two the model thinks again. 1 never is."""
-    release: float = 0.5
-    """After a thought it passes below this."""
-    temperature: float = 1.0
-    """Divides the difference of the two logits."""
-    every: int = 16
-    """Tokens between two verdicts, the first one before the first token."""
-    think_tokens: int = 64
-    """Longest thought."""
-    thoughts: int = 1
-    """Thoughts per text; a further alarm filters."""
-    refusal: str = "I would rather not say that."
-    """What is returned in place of filtered text."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that mean nothing, all at once."""
-        faults = [
-            f"{name}: got {getattr(self, name)}, wanted 0 to 1"
-            for name in ("low", "high", "release")
-            if not 0 <= getattr(self, name) <= 1
-        ]
-        if self.low > self.high:
-            faults.append(f"low: got {self.low}, wanted at most high ({self.high})")
-        if self.temperature <= 0:
-            faults.append(f"temperature: got {self.temperature}, wanted more than 0")
-        if self.every < 1 or self.think_tokens < 1 or self.thoughts < 0:
-            faults.append("every, think_tokens: wanted at least 1; thoughts: wanted 0 or more")
-        if faults:
-            raise SettingsError(faults, "the gate")
 
 
 @dataclass
@@ -134,43 +96,6 @@ def gated_generate(
     return [row.result for row in rows if row.result is not None]
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A given text as the gate would have met it."""
-
-    peak: float
-    """Its highest verdict, before its first token included: what decides whether it raises an alarm."""
-    context: list[int]
-    """Tokens up to where that verdict was read."""
-
-
-def judged(
-    model: Any,
-    tokenizer: "PreTrainedTokenizerBase",
-    texts: Sequence[tuple[Sequence[int], Sequence[int]]],
-    gate: GateSettings,
-) -> list[Judged]:
-    """Read the verdicts on given texts at the places where the gate asks.
-
-    Args:
-        model: trained with control tokens.
-        tokenizer: with control tokens.
-        texts: token ids of each prompt, from `encode_user`, and of what follows it.
-        gate: `every` and `temperature` count.
-    """
-    tokens, ends = control_tokens(tokenizer), end_tokens(network_of(model), tokenizer)
-    contexts = [[*prompt, tokens.safe, *text] for prompt, text in texts]
-    found = []
-    for line, context, (prompt, text) in zip(
-        two_way(model, contexts, tokens, gate.temperature), contexts, texts, strict=True
-    ):
-        # The verdict on the prompt is read before <|safe|>, all others behind it.
-        at = [len(prompt) - 1, *(len(prompt) + length for length in places(text, gate.every, ends))]
-        peak = max(at, key=lambda position: line[position])
-        found.append(Judged(line[peak], context[: peak + 1]))
-    return found
-
-
 def thought_over(
     model: Any,
     tokenizer: "PreTrainedTokenizerBase",
@@ -183,27 +108,6 @@ def thought_over(
     """Let the model think behind each context, as after an alarm there; the verdicts after the thoughts."""
     reader = _Reader(model, tokenizer, Sampling(), gate, control_tokens(tokenizer), batch_size)
     return reader.think([_Work([], seed, list(context)) for context, seed in zip(contexts, seeds, strict=True)])
-
-
-def places(ids: Sequence[int], every: int, ends: Collection[int]) -> list[int]:
-    """Lengths of an answer at which it is judged; the last is its whole length but for an end token."""
-    length = len(ids) - (len(ids) > 0 and ids[-1] in ends)
-    return sorted({*range(every, length, every), length} - {0})
-
-
-def two_way(
-    model: Any, rows: Sequence[Sequence[int]], tokens: ControlTokens, temperature: float = 1.0
-) -> list[list[float]]:
-    """P(<|unsafe|>) against <|safe|> after every token of every row, from one forward pass each."""
-    found: list[list[float]] = []
-    with eval_mode(network_of(model)), torch.no_grad():
-        for start in range(0, len(rows), BATCH):
-            part = rows[start : start + BATCH]
-            input_ids, attention_mask = padded(part, network_of(model).device)
-            logits: Tensor = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-            odds = (logits[..., tokens.unsafe].double() - logits[..., tokens.safe].double()) / temperature
-            found += [line[: len(row)] for line, row in zip(odds.sigmoid().tolist(), part, strict=True)]
-    return found
 
 
 class _Reader:
@@ -345,14 +249,6 @@ class _AlsoEnds:
 
     def __exit__(self, *_: object) -> None:
         self.settings.eos_token_id = self.before
-
-
-def room_needed(sampling: Sampling, gate: GateSettings) -> int:
-    """Tokens of the window that a prompt must leave free.
-
-    An answer may be written once more after each thought, behind what was kept of it.
-    """
-    return (gate.thoughts + 1) * (sampling.max_new_tokens + 2) + gate.thoughts * (gate.think_tokens + 2)
 
 
 def _check(

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from .control_rows import completion_ids
 from .control_tokens import Text, encode_user
-from .gate import Decision, Gated, GateSettings, Judged, judged, thought_over
+from .gate import Decision, Gated, thought_over
+from .gate_settings import GateSettings
+from .verdicts import Judged, judged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
