@@ -39,6 +39,8 @@ PATTERNS = 5_000
 WORDS = 37
 "Words of a document: 300 characters, with the spaces between them."
 SMALL_MB = 10
+FEW = 100
+"Documents that cost nothing beside what a run does once."
 
 
 class Writer:
@@ -241,6 +243,16 @@ def speeds(folder: Path, documents: int, rounds: int, names: Sequence[str]) -> d
     }
 
 
+def once(folder: Path, rounds: int) -> float:
+    """Seconds of processor time for hardly any documents: list, page, sums."""
+    few = folder / "few"
+    few.mkdir()
+    shutil.copy(folder / "list.txt", few)
+    with (folder / "docs.jsonl").open("rb") as file:
+        (few / "docs.jsonl").write_bytes(b"".join(next(file) for _ in range(FEW)))
+    return statistics.median(float(in_process("ours", few, few / "out")["cpu"]) for _ in range(rounds))
+
+
 def write_size(folder: Path, mb: int) -> Path:
     """Write the documents again and again, up to a size, into a folder of their own beside the list."""
     own = folder / f"{mb}-mb"
@@ -336,6 +348,9 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
     print("|---|---|---|---|")
     labels = {"ours": "tunewell", "datatrove": "datatrove 0.10.1", "bare": "bare orjson loop"}
     print_rates(rate, labels, f"{arguments.documents:,} documents")
+    print(
+        f"| what tunewell does once (a run over {FEW} documents): {once(folder, arguments.rounds):.2f} s of CPU time |||"
+    )
     large = write_size(folder, arguments.large_mb)
     n_large = (large / "docs.jsonl").read_bytes().count(b"\n")
     rate_large = speeds(large, n_large, arguments.rounds, ("ours", "bare"))
