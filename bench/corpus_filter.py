@@ -352,7 +352,8 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
     n_large = (large / "docs.jsonl").read_bytes().count(b"\n")
     rate_large = speeds(large, n_large, arguments.rounds, ("ours", "bare"))
     print_rates(rate_large, labels, f"{n_large:,} documents")
-    print(f"\nA run of tunewell over {FEW} documents takes {once(folder, arguments.rounds):.2f} s of CPU time.", flush=True)
+    seconds = once(folder, arguments.rounds)
+    print(f"\nA run of tunewell over {FEW} documents takes {seconds:.2f} s of CPU time.", flush=True)
     begun = [in_process("start", folder, folder / "begun") for _ in range(arguments.rounds + 2)]
     begin = {clock: statistics.median(one[clock] for one in begun) for clock in ("clock", "cpu")}
     torch = "is" if any(one["torch"] for one in begun) else "is not"
