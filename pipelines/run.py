@@ -21,7 +21,7 @@ from ..toolkit.stage import Artifacts, Planned, clear_leftovers, lock, plan, run
 from .console import Console
 from .recipe import Recipe
 from .stages import base_texts, code_of_stages, stages_of
-from .trainer_checks import refuse_trainer_faults
+from .trainer_checks import refuse_few_prompts, refuse_trainer_faults
 
 RUN = "run.json"
 ALONE = ("mixture", "losses", "sweep", "mitigations")
@@ -76,7 +76,10 @@ def run_recipe(
             record["seconds"].setdefault("base", round(time.monotonic() - began, 3))
             record["hardware"] = hardware()
         for item in planned:
+            had_data = artifacts.data is not None
             artifacts = _run_one(item, artifacts, record, out, console)
+            if artifacts.data is not None and not had_data and "ppo" in pending:
+                refuse_few_prompts(recipe, artifacts.data, out)
         record["finished"] = True
         _write(record, out)
         return record

@@ -7,6 +7,7 @@ from typing import Any
 from ..toolkit.errors import SettingsError
 from ..toolkit.settings.reading import TrainerBlock
 from .recipe import Recipe
+from .sets import read_set
 from .sft import evaluating
 from .training import trainer_arguments
 
@@ -30,6 +31,21 @@ def refuse_trainer_faults(recipe: Recipe, stages: Collection[str], run: Path) ->
             faults += [f"{name}.{'' if fault.startswith('trainer') else 'trainer.'}{fault}" for fault in error.faults]
     if faults:
         raise SettingsError(faults)
+
+
+def refuse_few_prompts(recipe: Recipe, sets: Path, run: Path) -> None:
+    """Count the prompts of PPO as soon as they are there, before the stages in between train for it.
+
+    Raises:
+        SettingsError: they do not fill one rollout.
+    """
+    from ..toolkit.ppo.config import PPOConfig
+
+    wanted = trainer_arguments(PPOConfig, recipe.ppo.trainer, recipe.base, run, recipe.seed).rollout_batch_size
+    if (given := len(read_set(sets, "prompts"))) < wanted:
+        raise SettingsError(
+            [f"ppo.trainer.rollout_batch_size: got {wanted}, wanted at most {given}: the data holds so many prompts"]
+        )
 
 
 def _trainers(recipe: Recipe, stages: Collection[str]) -> Iterator[tuple[str, type[Any], TrainerBlock, dict[str, Any]]]:

@@ -102,6 +102,10 @@ FAULTS = {
             r"ppo\.trainer\.rollout_batch_size: got 0, wanted at least 1",
         ),
     ),
+    "fewer prompts than a rollout takes": (  # told behind the filter, before SFT and the reward model train
+        ("run", *MICRO, "ppo.trainer.rollout_batch_size=640"),
+        (r"ppo\.trainer\.rollout_batch_size: got 640, wanted at most \d+: the data holds so many prompts",),
+    ),
     "layers to adapt that the base lacks": (
         ("run", *MICRO, "sft.lora.target_modules=[nope]"),
         (r"sft\.lora\.target_modules: got \['nope'\], wanted layers of the base, such as q_proj, or all-linear",),
