@@ -67,26 +67,25 @@ class ModelSource:
         return stack
 
 
-def find_model(given: str, *, role: str | None = None, settings: BaseSettings | None = None) -> ModelSource:
+def find_model(given: str, *, role: str | None = None) -> ModelSource:
     """Find out what a user means by a model.
 
     Args:
         given: the folder of a run (its last trained adapter is taken), of one of its stages, of a PEFT adapter, of a
             plain Hugging Face model, or an id of the hub.
         role: in a run: `ppo`, `sft` or `base`; None takes the last that was trained.
-        settings: how to hold the base in memory; None: as in the run, or the defaults.
 
     Raises:
         ModelError: there is no such folder or role, with what there is.
     """
     folder = Path(given).expanduser()
     if (folder / RUN).is_file():
-        return _of_run(given, folder, role, settings)
+        return _of_run(given, folder, role)
     if (folder / RECORD).is_file() and (folder.parent / RUN).is_file():
         stage = folder.name.split("-", 1)[-1]
         if stage == "reward":
             raise ModelError(_scores_only(given))
-        return _of_run(given, folder.parent, role or (stage if stage in ADAPTERS else None), settings)
+        return _of_run(given, folder.parent, role or (stage if stage in ADAPTERS else None))
     if role is not None:
         raise ModelError(
             f"got the role {role!r} for {given}, which is no run: leave the role out, or name a run's folder"
@@ -95,7 +94,7 @@ def find_model(given: str, *, role: str | None = None, settings: BaseSettings | 
         if (folder / REWARD_META).is_file():
             raise ModelError(_scores_only(given))
         base = _base_of(folder)
-        return ModelSource(given=given, base=base, adapter=folder, settings=settings or BaseSettings(model=base))
+        return ModelSource(given=given, base=base, adapter=folder, settings=BaseSettings(model=base))
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(
             f"got the folder {given}, wanted one with {RUN} (a run), {CONFIG} (an adapter) or config.json (a model)"
@@ -106,7 +105,7 @@ def find_model(given: str, *, role: str | None = None, settings: BaseSettings | 
     if "/" in given and not folder.exists() and (runs := sorted(one.parent for one in folder.parent.glob(f"*/{RUN}"))):
         # NAME/NAME may be an id of the hub, but not where the first is a folder of runs here: no use in asking it.
         raise ModelError(f"got {given}, which does not exist. Runs there: {', '.join(map(str, runs[:10]))}")
-    return ModelSource(given=given, base=given, settings=settings or BaseSettings(model=given))
+    return ModelSource(given=given, base=given, settings=BaseSettings(model=given))
 
 
 def _scores_only(given: str) -> str:
@@ -116,7 +115,7 @@ def _scores_only(given: str) -> str:
     )
 
 
-def _of_run(given: str, run: Path, role: str | None, settings: BaseSettings | None) -> ModelSource:
+def _of_run(given: str, run: Path, role: str | None) -> ModelSource:
     record = read_json(run / RUN)
     tree = _artifacts(run, record)
     trained = [name for name, artifact in ADAPTERS.items() if tree.get(artifact)]
@@ -126,7 +125,7 @@ def _of_run(given: str, run: Path, role: str | None, settings: BaseSettings | No
     own = build(BaseSettings, record["settings"]["base"], where=f"{run / RUN}")
     adapter = None if taken == "base" else run / str(tree[ADAPTERS[taken]])
     base = str(tree.get("base") or own.model)
-    return ModelSource(given=given, base=base, adapter=adapter, role=taken, run=run, settings=settings or own)
+    return ModelSource(given=given, base=base, adapter=adapter, role=taken, run=run, settings=own)
 
 
 def _artifacts(run: Path, record: dict[str, Any]) -> dict[str, str | None]:

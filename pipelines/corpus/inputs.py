@@ -4,7 +4,7 @@ import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ...toolkit.data.rows import is_hub_id, nearest
 from ...toolkit.errors import DataError, SettingsError
@@ -68,12 +68,11 @@ def find_sources(inputs: Sequence[str], out: Path, *, split: str = "train", stdi
     return found
 
 
-def keep_stdin(folder: Path, stream: BinaryIO | None = None) -> Path:
+def keep_stdin(folder: Path) -> Path:
     """Write standard input to a file, so that several workers can read it."""
     path = folder / STDIN_FILE
-    source = stream or sys.stdin.buffer
     with atomic_writer(path) as file:
-        while chunk := source.read(1 << 20):
+        while chunk := sys.stdin.buffer.read(1 << 20):
             file.write(chunk)
     return path
 

@@ -88,7 +88,6 @@ def run_corpus(
     engine: Engine | None = None,
     max_bad_rate: float | None = None,
     sets_aside: bool = False,
-    argv: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run filters over a corpus; started again after a kill, it does only what is missing.
 
@@ -100,7 +99,6 @@ def run_corpus(
         max_bad_rate: the largest share of rows that may be unreadable; None: `MAX_BAD_RATE`, or what a run that is
             decided again allowed.
         sets_aside: move the outputs of another run out of the way instead of stopping.
-        argv: the command line, for the record.
 
     Returns:
         what summary.json holds.
@@ -131,7 +129,7 @@ def run_corpus(
         record = {
             "schema_version": 1,
             "tunewell": __version__,
-            "argv": list(argv) or sys.argv,
+            "argv": sys.argv,
             "engine": used.name,
             "workers": used.n_workers,
             "seconds": round(seconds, 3),

@@ -104,12 +104,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def cell(value: Any, unit: str | None = None) -> Cell:
+def cell(value: Any) -> Cell:
     """A cell for any plain value; figures are formatted and sort by size."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return Cell(NOT_MEASURED)
     if is_number(value):
-        return Cell(number(value, unit), float(value), True)
+        return Cell(number(value), float(value), True)
     if isinstance(value, bool):
         return Cell("yes" if value else "no")
     return Cell(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

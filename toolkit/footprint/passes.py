@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -156,8 +156,3 @@ def _loss(hidden: Tensor, output: Any, score: Any, one: Pass) -> Tensor:
 def _log_probabilities(states: Tensor, weight: Tensor) -> Tensor:
     logits = torch.nn.functional.linear(states, weight).float()
     return logits.log_softmax(-1).gather(-1, torch.zeros(len(states), 1, dtype=torch.long))
-
-
-def without_gradients(one: Pass) -> Pass:
-    """The same pass when it only scores."""
-    return replace(one, is_trained=False, is_checkpointed=False)
