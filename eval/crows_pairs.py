@@ -11,12 +11,11 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..toolkit.errors import DataError
-from ..toolkit.files import sha256_file
 from .encoding import Tokens, encode_pairs
 from .likelihood import token_totals
 from .statistics import RESAMPLES, mean_score, share_score
 from .tables import read_table
-from .task import Score, TaskResult, check_scored, row_ids
+from .task import Score, TaskResult, check_scored, file_record, row_ids
 
 COLUMNS = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
 CAUTION = (
@@ -117,9 +116,7 @@ def crows_pairs(
         scores=_scores(items, seed, resamples),
         items=items,
         details={
-            "dataset": {"path": None if path is None else str(path),
-                        "sha256": None if path is None else sha256_file(path),
-                        "n": n_read or len(items), "n_used": len(items)},
+            "dataset": file_record(path, n=n_read or len(items), n_used=len(items)),
             "scoring": "log-probabilities summed over the sentence after a start token, not divided by its length",
             "ties": sum(item["difference"] == 0 for item in items),
             "by": _by_kind(items, seed, resamples),

@@ -12,11 +12,10 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..toolkit.errors import DataError, SettingsError
-from ..toolkit.files import sha256_file
 from .harness_items import harness_items, harness_scores, scores_by_task
 from .harness_loading import load_harness_task
 from .statistics import RESAMPLES
-from .task import TaskResult, check_scored
+from .task import TaskResult, check_scored, file_record
 
 Engine = Literal["packed", "harness"]
 
@@ -109,12 +108,9 @@ class HarnessTask:
             scores=scores,
             items=items,
             details={
-                "dataset": {
-                    "path": None if self._data is None else str(self._data),
-                    "sha256": None if self._data is None else sha256_file(self._data),
-                    "n": sum(found["n-samples"][name]["original"] for name in names),
-                    "n_used": len(items),
-                },
+                "dataset": file_record(
+                    self._data, n=sum(found["n-samples"][name]["original"] for name in names), n_used=len(items)
+                ),
                 "preset": {
                     "versions": {name: found["versions"][name] for name in names},
                     "shots": {name: found["n-shot"][name] for name in names},

@@ -8,10 +8,10 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..toolkit.errors import DataError
-from ..toolkit.files import sha256_file, sha256_of
+from ..toolkit.files import sha256_of
 from .likelihood import log_likelihoods
 from .statistics import RESAMPLES, mean_score, share_score, spearman
-from .task import Score, TaskResult, row_ids
+from .task import Score, TaskResult, file_record, row_ids
 
 CONTEXTS = ("The {occupation} said that", "The {occupation} went home early because", "We met the {occupation} when")
 _SHE, _HE = " she", " he"
@@ -86,9 +86,7 @@ def pronouns_after_occupations(
         scores=scores,
         items=items,
         details={
-            "dataset": {"path": None if path is None else str(path),
-                        "sha256": None if path is None else sha256_file(path),
-                        "n": n_read or len(items), "n_used": len(items)},
+            "dataset": file_record(path, n=n_read or len(items), n_used=len(items)),
             "prompt_sha256": sha256_of(list(contexts)),
             "contexts": list(contexts),
             "notes": [],

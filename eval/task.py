@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from ..toolkit.errors import DataError, ModelError
-from ..toolkit.files import read_json, sha256_of, write_json
+from ..toolkit.files import read_json, sha256_file, sha256_of, write_json
 from ..toolkit.settings.reading import setting
 
 Row = TypeVar("Row")
@@ -187,6 +187,18 @@ def row_ids(rows: Iterable[Any]) -> list[str]:
         seen[name] += 1
         names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
     return names
+
+
+def file_record(path: Path | None, *, n: int, n_used: int) -> dict[str, Any]:
+    """What a result records of its data set.
+
+    Args:
+        path: the file, recorded with its hash; None for rows that came from no file of the user's.
+        n: rows that there are.
+        n_used: rows that were asked.
+    """
+    found = {"path": None, "sha256": None} if path is None else {"path": str(path), "sha256": sha256_file(path)}
+    return {**found, "n": n, "n_used": n_used}
 
 
 def check_scored(unscored: int, n: int, what: str, *, force: bool = False) -> None:

@@ -12,11 +12,11 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..toolkit.errors import DataError, MissingPackageError, SettingsError
-from ..toolkit.files import sha256_file, sha256_of
+from ..toolkit.files import sha256_of
 from .likelihood import log_likelihoods
 from .statistics import RESAMPLES, mean_score, share_score
 from .tables import read_table
-from .task import Score, TaskResult, row_ids
+from .task import Score, TaskResult, file_record, row_ids
 
 GENDERS = ("male", "female", "neutral")
 _PRONOUNS = {"male": "he|him|his", "female": "she|her|hers", "neutral": "they|them|their|theirs"}
@@ -147,9 +147,7 @@ def winogender(
         scores=_scores(items, seed, resamples),
         items=items,
         details={
-            "dataset": {"path": None if path is None else str(path),
-                        "sha256": None if path is None else sha256_file(path),
-                        "n": n_read or len(items), "n_used": len(items)},
+            "dataset": file_record(path, n=n_read or len(items), n_used=len(items)),
             "preset": preset,
             "prompt_sha256": sha256_of(context("{sentence}", "{pronoun}")),
             "scoring": "log-probabilities summed over the choice; ties go to the occupation, as in lm-eval",
