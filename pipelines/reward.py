@@ -3,7 +3,7 @@
 import gc
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ from .sets import read_set
 from .training import OURS, Row, adapting, train, trainer_arguments, window
 
 if TYPE_CHECKING:
+    from ..toolkit.model.stack import ModelStack
     from ..toolkit.reward.examples import ExampleMaker, Examples
 
 RowKind = Literal["comparisons", "rankings", "ratings"]
@@ -95,11 +96,10 @@ def run_reward(
         DataError: no row is left to train on.
         ModelError: the saved adapter gives other scores than the trained model.
     """
-    from ..toolkit.model.ensemble import Ensemble, member_names
+    from ..toolkit.model.ensemble import member_names
     from ..toolkit.model.loading import load_base
     from ..toolkit.model.stack import ModelStack
-    from ..toolkit.reward.examples import LEFT_OUT
-    from ..toolkit.reward.scoring import score_ids, score_texts
+    from ..toolkit.reward.scoring import score_ids
 
     if before.data is None:
         raise DataError("the reward model needs the training sets: put `filter` before `reward` in the stages")
@@ -120,17 +120,9 @@ def run_reward(
         if maker.fits(row["prompt"], row["completion"])
     ]
     warnings = list(dict.fromkeys(text for one in trained for text in one.warnings))
-    if demonstrations:
-        for name in names:
-            stack.set_bias(name, float(score_texts(stack, name, demonstrations).mean()))
-    else:
+    if not demonstrations:
         warnings.append("There is no demonstration, so the zero of the reward is wherever training left it.")
-    if settings.members > 1:
-        ensemble = Ensemble(size=settings.members, combine=settings.combine, deviation_weight=settings.deviation_weight)
-        stack.set_ensemble("reward", ensemble)
-        if demonstrations:
-            bias = float(score_texts(stack, "reward", demonstrations).mean())
-            stack.set_ensemble("reward", replace(ensemble, bias=bias))
+    _make_one_score(stack, names, settings, demonstrations)
     stack.save("reward", folder / "reward")
     kinds = held_out_kinds(settings)
     results, held_out = measure(stack, maker, kinds, before.data, folder, console, seed)
@@ -140,12 +132,7 @@ def run_reward(
             "data.comparisons_held_out or data.rankings_held_out."
         )
     shutil.rmtree(folder / "members", ignore_errors=True)
-    left_out = {
-        words: counts.get(name, 0) + held_out.get(name, 0) for name, words in LEFT_OUT.items() if name != "ties"
-    }
-    if any(left_out.values()):
-        found = ", ".join(f"{count} {words}" for words, count in left_out.items() if count)
-        warnings.append(f"The reward stage left out {found} (training and held-out rows together).")
+    warnings += _left_out(counts, held_out)
     rows = (
         counts
         | {f"held_out.{name}": count for name, count in held_out.items()}
@@ -169,28 +156,13 @@ def example_maker(settings: RewardSettings, tokenizer: Any, max_length: int) -> 
     )
 
 
-def examples_of(
-    maker: "ExampleMaker", data: Path, kinds: Sequence[str], treatment: Treatment | None = None, seed: int = 0
-) -> "Examples":
-    """The training examples of all rows of the wanted kinds, with what was left out."""
+def examples_of(maker: "ExampleMaker", rows: Mapping[str, list[Row]]) -> "Examples":
+    """The examples of rows by their kind, with what was left out."""
     from ..toolkit.reward.examples import Examples
 
     made = Examples()
-    for kind in kinds:
-        rows = read_set(data, kind)
-        found = getattr(maker, kind)(_treated(treatment, kind, rows, seed) if treatment else rows)
-        made.counts.update(found.counts)
-        made.examples.extend(found.examples)
-    return made
-
-
-def held_out_examples(maker: "ExampleMaker", kinds: Sequence[str], data: Path) -> "Examples":
-    """The examples of what is held out."""
-    from ..toolkit.reward.examples import Examples
-
-    made = Examples()
-    for kind in kinds:
-        found = getattr(maker, kind)(read_set(data, f"{kind}_held_out"))
+    for kind, own in rows.items():
+        found = getattr(maker, kind)(own)
         made.counts.update(found.counts)
         made.examples.extend(found.examples)
     return made
@@ -247,7 +219,10 @@ def train_member(
     keep_differentiable(model)
     maker = example_maker(settings, tokenizer, window(model, settings.max_length))
     treatment = Treatment(mitigations, "reward", before)
-    made = examples_of(maker, before.data, settings.rows or KINDS, treatment, seed)
+    rows: dict[str, list[Row]] = {
+        kind: _treated(treatment, kind, read_set(before.data, kind), seed) for kind in settings.rows or KINDS
+    }
+    made = examples_of(maker, rows)
     if not made.examples:
         raise DataError(
             f"no row is left for the reward model: of {made.counts['rows']} rows none can be used; left out were "
@@ -316,7 +291,7 @@ def _eval_dataset(maker: "ExampleMaker", kinds: Sequence[str], data: Path, argum
 
     if arguments.eval_strategy == "no":
         return None
-    examples = held_out_examples(maker, kinds, data).examples
+    examples = examples_of(maker, {kind: read_set(data, f"{kind}_held_out") for kind in kinds}).examples
     if not examples:
         raise DataError(
             "reward.trainer.eval_strategy asks for an evaluation, but there are no held-out rows: give "
@@ -336,6 +311,34 @@ def _save(peft_model: Any, folder: Path) -> Path:
         write_base_meta(part / "reward", peft_model.get_base_model())
         os.replace(part / "reward", folder)
     return folder
+
+
+def _make_one_score(
+    stack: "ModelStack", names: Sequence[str], settings: RewardSettings, demonstrations: Sequence[tuple[Any, Any]]
+) -> None:
+    """Make the members one score; by it and by each of them demonstrations have mean zero, where there are any."""
+    from ..toolkit.model.ensemble import Ensemble
+    from ..toolkit.reward.scoring import score_texts
+
+    if demonstrations:
+        for name in names:
+            stack.set_bias(name, float(score_texts(stack, name, demonstrations).mean()))
+    if len(names) == 1:
+        return
+    ensemble = Ensemble(size=len(names), combine=settings.combine, deviation_weight=settings.deviation_weight)
+    stack.set_ensemble("reward", ensemble)
+    if demonstrations:
+        bias = float(score_texts(stack, "reward", demonstrations).mean())
+        stack.set_ensemble("reward", replace(ensemble, bias=bias))
+
+
+def _left_out(trained: Mapping[str, int], held_out: Mapping[str, int]) -> list[str]:
+    """A warning that tells what was left out, where anything was; ties are no fault."""
+    from ..toolkit.reward.examples import LEFT_OUT
+
+    counts = {words: trained.get(name, 0) + held_out.get(name, 0) for name, words in LEFT_OUT.items() if name != "ties"}
+    found = ", ".join(f"{count} {words}" for words, count in counts.items() if count)
+    return [f"The reward stage left out {found} (training and held-out rows together)."] if found else []
 
 
 def _compare(now: Sequence[float], trained: Sequence[float], name: str) -> None:
