@@ -17,7 +17,7 @@ from .sets import read_set
 from .training import RESERVED, Row, go_on, resume_from, trainer_arguments, watch
 
 if TYPE_CHECKING:
-    from ..toolkit.ppo.trainer import EarlyStop
+    from ..toolkit.ppo.stopping import EarlyStop
 
 SHOWN = {"objective/score": "reward", "objective/kl": "KL", "completion/length": "tokens", "completion/ended": "ended"}
 """Figures behind the progress bar, and what they are called there."""

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerState, set_seed
 from transformers.trainer_utils import TrainOutput
 
-from ..checkpoints import CompleteMarker, complete_checkpoints, last_complete, step_of
+from ..checkpoints import CompleteMarker, last_complete
 from ..errors import RunError, SettingsError
 from ..files import write_json
 from ..model.generation import window_of
@@ -37,23 +37,12 @@ from .seeds import seed_of
 from .sequences import Experience
 from .signs import SignWatch
 from .state import TrainedParts
+from .stopping import EarlyStop, good_checkpoint, no_number
 from .update import Updater
 
 Rows = Iterable[Mapping[str, Any]]
 logger = logging.getLogger(__name__)
 SAMPLING = "sampling.json"
-
-
-@dataclass(frozen=True)
-class EarlyStop:
-    """Why training ended before its last step, and what the policy is now."""
-
-    step: int
-    """Iteration whose rollout showed it; no update was made from it."""
-    kl: float
-    """KL per sequence in nats."""
-    checkpoint: Path | None
-    """The last good checkpoint, which the policy was set back to; None when there was none."""
 
 
 class PPOTrainer(Trainer):
@@ -147,7 +136,7 @@ class PPOTrainer(Trainer):
         if self.args.save_rollouts:
             self._save_rollout(rollout, step)
         if not math.isfinite(kl):
-            raise RunError(self._advice(f"the KL divergence became {kl} at step {step + 1}", step))
+            raise self._no_number(f"the KL divergence became {kl} at step {step + 1}", step)
         if self.args.kl_ceiling is not None and kl > self.args.kl_ceiling:
             return self._stop(step, kl)
         with self._timed("update"), self.updater.recomputing():
@@ -183,7 +172,7 @@ class PPOTrainer(Trainer):
         """Remember the figures of an optimiser step for the next log entry; a loss that is no number ends the run."""
         for name, value in figures.items():
             if not value.isfinite():
-                raise RunError(self._advice(f"{name} became {value.item()} at step {step + 1}", step + 1))
+                raise self._no_number(f"{name} became {value.item()} at step {step + 1}", step + 1)
             self._metrics[name].append(value.item())
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
@@ -196,7 +185,7 @@ class PPOTrainer(Trainer):
     def _require_finite(self, norm: Tensor, step: int) -> None:
         """End the run before gradients that are no numbers reach the weights."""
         if not norm.isfinite() and self.accelerator.scaler is None:  # a scaler skips such a step by itself
-            raise RunError(self._advice(f"the gradient norm became {norm.item()} at step {step + 1}", step + 1))
+            raise self._no_number(f"the gradient norm became {norm.item()} at step {step + 1}", step + 1)
 
     # ---- what the Trainer asks for -------------------------------------------------------------------------------
 
@@ -365,20 +354,13 @@ class PPOTrainer(Trainer):
 
     def _stop(self, step: int, kl: float) -> Tensor:
         """End training before an update. No gradients are left, so the Trainer's own step changes nothing."""
-        self.stopped = EarlyStop(step + 1, kl, self._good_checkpoint(step))
+        self.stopped = EarlyStop(step + 1, kl, good_checkpoint(str(self.args.output_dir), step))
         self.control.should_training_stop = True
         self.model.zero_grad()
         return torch.zeros((), device=self.args.device)
 
-    def _good_checkpoint(self, before: int) -> Path | None:
-        """The newest complete checkpoint before a step; a rollout that went wrong speaks against its own step's."""
-        good = [path for path in complete_checkpoints(str(self.args.output_dir)) if step_of(path) < before]
-        return good[-1] if good else None
-
-    def _advice(self, fault: str, before: int) -> str:
-        good = self._good_checkpoint(before)
-        kept = f"the last good checkpoint is {good}" if good else "no good checkpoint was saved yet"
-        return f"{fault}, wanted a finite number; {kept}: try a lower learning rate, a higher kl_coef or reward_clip"
+    def _no_number(self, fault: str, before: int) -> RunError:
+        return no_number(fault, str(self.args.output_dir), before)
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
