@@ -11,6 +11,7 @@ from .errors import TrainingError
 
 SHOWN = 4  # rows of a batch that a message quotes
 QUOTED = 60  # characters of each
+HUGE = 1e4  # no weight of a model that works comes near
 
 
 class FiniteSteps(Trainer):
@@ -42,8 +43,10 @@ class FiniteSteps(Trainer):
             cause = (
                 f"weights are not finite already ({broken[0]}, {len(broken)} in all), so an earlier step was too big"
             )
+        elif (largest := max(float(weight.detach().abs().max()) for weight in model.parameters())) > HUGE:
+            cause = f"all weights are finite, but the largest is {largest:.3g}, so an earlier step was too big"
         else:
-            cause = "all weights are finite, so look at these rows first"
+            cause = f"all weights are finite, the largest is {largest:.3g}, so look at these rows first"
         numbers = self.rows_of(inputs)
         name = "row" if numbers and len(numbers) == 1 else "rows"
         which = f"{name} {', '.join(map(str, numbers))} (counting from 0)" if numbers else "a batch"

@@ -237,7 +237,7 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_change_and_names_t
         tmp_path, examples, max_steps=8, per_device_train_batch_size=1, learning_rate=0.01, save_steps=1,
         save_strategy="steps", logging_steps=1,
     )  # fmt: skip
-    message = r"the loss is nan on row 2 \(counting from 0\): 'w\d+ .*finite, so look at these rows"
+    message = r"the loss is nan on row 2 \(counting from 0\): 'w\d+ .*finite, the largest is 1, so look at these rows"
     with pytest.raises(TrainingError, match=message):
         made.train()
     assert all(torch.isfinite(weight).all() for weight in made.model.parameters())

@@ -93,6 +93,11 @@ def test_a_folder_is_read_by_datasets(tmp_path: Path, monkeypatch: pytest.Monkey
     assert read_rows(tmp_path / "files", split="test", limit=1) == [{"text": "a"}]
     with pytest.raises(DataError, match=r"cannot read the split 'nope' of .*files"):
         read_rows(tmp_path / "files", split="nope")
+    (tmp_path / "mixed").mkdir()
+    put(tmp_path / "mixed" / "a.jsonl", b'{"text": "a"}\n')
+    put(tmp_path / "mixed" / "b.jsonl", b'{"text": ["b"]}\n')
+    with pytest.raises(DataError, match=r"of .*mixed \(TypeError: Couldn't cast .* to string\)"):
+        read_rows(tmp_path / "mixed")
     datasets.Dataset.from_list([{"text": "saved"}]).save_to_disk(str(tmp_path / "saved"))
     assert read_rows(tmp_path / "saved") == [{"text": "saved"}]
     datasets.DatasetDict({"dev": datasets.Dataset.from_list([{"text": "d"}])}).save_to_disk(str(tmp_path / "splits"))

@@ -236,9 +236,17 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path):
     before = made.digest("policy")
     _name, weight = made.parameters("policy")[0]
     weight.register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(TrainingError, match=r"its gradient is not finite on rows .*all weights are finite|All weights"):
+    wanted = r"its gradient is not finite on rows .*All weights are finite, the largest is .*look at these rows first"
+    with pytest.raises(TrainingError, match=wanted):
         trainer.train()
     assert made.digest("policy") == before
+
+
+def test_a_learning_rate_that_blew_the_weights_up_is_not_blamed_on_the_rows(tmp_path):
+    trainer, _ = tuner(tmp_path, examples(4), learning_rate=1e30, max_steps=4, optim="sgd", max_grad_norm=0)
+    wanted = r"All weights are finite, but the largest is .*e\+\d+, so an earlier step was too big"
+    with pytest.raises(TrainingError, match=wanted):
+        trainer.train()
 
 
 def test_nothing_is_reported_home_unless_it_is_asked_for(tmp_path, monkeypatch):

@@ -286,7 +286,10 @@ def _read_with_datasets(name: str, split: str, limit: int | None, *, is_saved: b
             data = datasets.load_dataset(name, split=split)
         return [dict(row) for row in (data if limit is None else islice(data, limit))]
     except Exception as error:  # the library raises all kinds, from its own to those of the network
-        problem = f"{type(error).__name__}: {error}".strip()
+        cause: BaseException = error  # what is wrong with the rows stands behind a DatasetGenerationError of no words
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        problem = f"{type(cause).__name__}: {cause}".strip()
         raise DataError(
             f"cannot read the split {split!r} of {name} ({problem}). Give a file, a folder, or the id of a data set of "
             "the hub, and one of its splits."
