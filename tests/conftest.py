@@ -1,4 +1,4 @@
-"""Fixtures for all tests: no network, one thread, and a cache that is not the user's."""
+"""What holds for all tests: no network, the same examples in every run, and a cache that is not the user's."""
 
 import gc
 import os

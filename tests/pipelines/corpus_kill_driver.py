@@ -4,17 +4,15 @@ Its own program: it imports everything first and then forks, so that a restart c
 """
 
 import json
-import os
 import random
-import signal
 import sys
 import time
-import traceback
 from pathlib import Path
 
 import matplotlib.figure
 import pyarrow.parquet
 from corpus_runs import outputs, run, settings
+from killing import in_child
 from tunewell.pipelines.corpus import comparing, publishing, report, summary
 
 WORDS = [f"w{number}" for number in range(300)]
@@ -42,29 +40,6 @@ def run_once(corpus: Path, out: Path) -> None:
     run([corpus], out, own, unit_bytes=20_000)
 
 
-def in_child(corpus: Path, out: Path, kill_after: float | None) -> bool:
-    """Whether the run finished; False when it was killed first."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            run_once(corpus, out)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    end = time.monotonic() + kill_after if kill_after is not None else float("inf")
-    while time.monotonic() < end:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            if status != 0:
-                raise SystemExit(f"a run ended with status {status} in {out}")
-            return True
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return False
-
-
 def phase(out: Path) -> str:
     """What a killed run was at."""
     work = out / ".work"
@@ -85,16 +60,18 @@ def main() -> None:
     corpus = root / "rows.jsonl"
     write_corpus(corpus, seed)
     rng = random.Random(seed)
-    in_child(corpus, root / "warm", None)
+    in_child(run_once, corpus, root / "warm")
     began = time.monotonic()
-    in_child(corpus, root / "undisturbed", None)
+    in_child(run_once, corpus, root / "undisturbed")
     whole = time.monotonic() - began
     wanted = outputs(root / "undisturbed")
     kills, phases, differences, folders = 0, [], [], 0
     while kills < kills_wanted:
         out = root / f"killed-{folders}"
         folders += 1
-        while not in_child(corpus, out, rng.uniform(0.01, 0.8) * whole if kills < kills_wanted else None):
+        while not in_child(
+            run_once, corpus, out, kill_after=rng.uniform(0.01, 0.8) * whole if kills < kills_wanted else None
+        ):
             kills += 1
             phases.append(phase(out))
         found = outputs(out)

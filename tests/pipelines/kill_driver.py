@@ -8,11 +8,11 @@ import hashlib
 import json
 import os
 import random
-import signal
 import sys
 import time
-import traceback
 from pathlib import Path
+
+from killing import in_child
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 MICRO = [
@@ -34,29 +34,6 @@ def run_once(folder: Path) -> None:
 
     recipe = read_recipe(find_recipe("embedded"), MICRO)
     run_recipe(recipe, folder, Console(is_quiet=True))
-
-
-def in_child(folder: Path, kill_after: float | None) -> bool:
-    """Whether the run finished; False when it was killed first."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            run_once(folder)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    end = time.monotonic() + kill_after if kill_after is not None else float("inf")
-    while time.monotonic() < end:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            if status != 0:
-                raise SystemExit(f"a run ended with status {status} in {folder}")
-            return True
-        time.sleep(0.005)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return False
 
 
 def outcome(folder: Path) -> dict[str, object]:
@@ -91,14 +68,16 @@ def main() -> None:
     torch.set_num_threads(1)
     rng = random.Random(seed)
     began = time.monotonic()
-    in_child(root / "undisturbed", None)
+    in_child(run_once, root / "undisturbed")
     whole = time.monotonic() - began
     wanted = outcome(root / "undisturbed")
     kills, resumed_in, differences, folder_number = 0, [], [], 0
     while kills < kills_wanted:
         folder = root / f"killed-{folder_number}"
         folder_number += 1
-        while not in_child(folder, rng.uniform(0.02, 0.7) * whole if kills < kills_wanted else None):
+        while not in_child(
+            run_once, folder, kill_after=rng.uniform(0.02, 0.7) * whole if kills < kills_wanted else None
+        ):
             kills += 1
             resumed_in.append(sorted(path.name for path in folder.glob("*.working")) or ["between stages"])
         found = outcome(folder)
