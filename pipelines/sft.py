@@ -130,45 +130,31 @@ def run_sft(
             "demonstrations: give data.demonstrations_held_out (or data.validation_share with hh), or sft.select=last"
         )
     probe, no_room = _probe(settings, before, stack, held_out, seed, folder / PROBE) if evaluates else (None, 0)
+    measured_on = Dataset.from_list([completion_example(row, tokenizer) for row in held_out]) if evaluates else None
+    row_numbers = None
+    if len(examples) == len(rows):  # with control tokens a demonstration makes several rows
+        row_numbers = {tuple(example["input_ids"]): number for number, example in enumerate(examples)}
     with stack.using("policy", trainable=True) as peft_model:
         treated = with_terms(FineTuner, treatment.loss_terms(rows, tokenizer, length))
         trainer = with_row_rate(treated, treatment.row_rate())(
             model=peft_model,
             args=arguments,
             train_dataset=Dataset.from_list(examples + mixed),
-            eval_dataset=Dataset.from_list([completion_example(row, tokenizer) for row in held_out])
-            if evaluates
-            else None,
+            eval_dataset=measured_on,
             processing_class=tokenizer,
             callbacks=treatment.callbacks(model, tokenizer),
             probe=probe,
-            row_numbers={tuple(example["input_ids"]): number for number, example in enumerate(examples)}
-            if len(examples) == len(rows)
-            else None,  # with control tokens a demonstration makes several rows
+            row_numbers=row_numbers,
         )
         stack.to_float32("policy")
         train(trainer, folder, console, "SFT")
     stack.save("policy", folder / "policy")
-    warnings = [f"SFT left out {counts['too_long']} demonstrations of more than {length} tokens."] * bool(
-        counts["too_long"]
-    )
-    warnings += [f"SFT left out {counts['empty']} demonstrations with an empty completion."] * bool(counts["empty"])
-    if unmeasured := sum(held_out_counts.values()):
-        warnings.append(
-            f"SFT left out {unmeasured} held-out demonstrations: {held_out_counts['too_long']} have more than {length} "
-            f"tokens, {held_out_counts['empty']} an empty completion."
-        )
-    if no_room:
-        warnings.append(
-            f"The reward curve of SFT is without {no_room} held-out prompts that leave no room for an answer of "
-            f"{settings.max_new_tokens} tokens (sft.max_new_tokens)."
-        )
     return Outcome(
         artifacts=replace(before, sft=folder / "policy"),
         results=_kept_figures(trainer) | _after_lowest_loss(trainer, folder / PROBE, seed),
         rows={"demonstrations": len(rows), "held_out": len(held_out), "pretraining_texts": len(mixed), **counts}
         | {f"held_out.{name}": count for name, count in held_out_counts.items()},
-        warnings=(*warnings, *treatment.warnings()),
+        warnings=(*_left_out(settings, length, counts, held_out_counts, no_room), *treatment.warnings()),
     )
 
 
@@ -253,6 +239,28 @@ def _probe(
         folder=folder,
     )
     return probe, len(prompts) - len(fitting)
+
+
+def _left_out(
+    settings: SftSettings, length: int, counts: dict[str, int], held_out: dict[str, int], no_room: int
+) -> list[str]:
+    """Warnings that tell which rows were left out, and why."""
+    found = []
+    if counts["too_long"]:
+        found.append(f"SFT left out {counts['too_long']} demonstrations of more than {length} tokens.")
+    if counts["empty"]:
+        found.append(f"SFT left out {counts['empty']} demonstrations with an empty completion.")
+    if unmeasured := sum(held_out.values()):
+        found.append(
+            f"SFT left out {unmeasured} held-out demonstrations: {held_out['too_long']} have more than {length} "
+            f"tokens, {held_out['empty']} an empty completion."
+        )
+    if no_room:
+        found.append(
+            f"The reward curve of SFT is without {no_room} held-out prompts that leave no room for an answer of "
+            f"{settings.max_new_tokens} tokens (sft.max_new_tokens)."
+        )
+    return found
 
 
 def _kept_figures(trainer: Any) -> dict[str, Figure]:
