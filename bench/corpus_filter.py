@@ -209,8 +209,10 @@ def command(arguments: list[str]) -> dict[str, float]:
     process = psutil.Popen(arguments, stdout=subprocess.DEVNULL)
     cpu: dict[int, float] = {}
     memory = 0.0
-    while process.poll() is None:
-        time.sleep(0.1)
+    while process.returncode is None:
+        # Seldom: to look through the processes of a machine takes from the cores that two workers have to share.
+        with contextlib.suppress(psutil.TimeoutExpired):
+            process.wait(0.5)
         with contextlib.suppress(psutil.Error):
             for one in (process, *process.children(recursive=True)):
                 with contextlib.suppress(psutil.Error):
