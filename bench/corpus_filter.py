@@ -200,7 +200,10 @@ def in_process(name: str, folder: Path, out: Path) -> dict[str, Any]:
 
 
 def command(arguments: list[str]) -> dict[str, float]:
-    """Run `tunewell filter`; tell its seconds, those of all its processes together, and the largest one's megabytes."""
+    """Run `tunewell filter`; tell its seconds, those of all its processes together, and the largest one's megabytes.
+
+    Its processes are looked at every half second: what one does in its last moments is missing.
+    """
     import psutil
 
     began = time.perf_counter()

@@ -76,9 +76,8 @@ def run_recipe(
             record["seconds"].setdefault("base", round(time.monotonic() - began, 3))
             record["hardware"] = hardware()
         for item in planned:
-            had_data = artifacts.data is not None
             artifacts = _run_one(item, artifacts, record, out, console)
-            if artifacts.data is not None and not had_data and "ppo" in pending:
+            if item.stage.name == "filter" and artifacts.data is not None and "ppo" in pending:
                 refuse_few_prompts(recipe, artifacts.data, out)
         record["finished"] = True
         _write(record, out)

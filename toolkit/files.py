@@ -21,6 +21,11 @@ UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
+def unfinished_path(target: Path) -> Path:
+    """A hidden path beside `target`, new at every call, for what is not whole yet; `clear_unfinished` knows it."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+
+
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """Open a hidden temporary file that takes the place of `path` when the block ends without an error.
@@ -37,7 +42,7 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     Raises:
         RunError: the file cannot be written (disk full, no permission, a folder of that name); `path` is unchanged.
     """
-    temporary = _unfinished(path)
+    temporary = unfinished_path(path)
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +88,7 @@ def unfinished_folder(target: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    working = _unfinished(target)
+    working = unfinished_path(target)
     working.mkdir(parents=True)
     try:
         yield working
@@ -184,10 +189,6 @@ def code_fingerprint(packages: Sequence[Path]) -> str:
             )
         hashes.extend([package.name, file.relative_to(package).as_posix(), sha256_file(file)] for file in files)
     return sha256_of(hashes)
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
 
 
 def _plain(value: Any) -> str:

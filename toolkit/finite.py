@@ -43,7 +43,7 @@ class FiniteSteps(Trainer):
             cause = (
                 f"weights are not finite already ({broken[0]}, {len(broken)} in all), so an earlier step was too big"
             )
-        elif (largest := max(float(weight.detach().abs().max()) for weight in model.parameters())) > HUGE:
+        elif (largest := largest_weight(model)) > HUGE:
             cause = f"all weights are finite, but the largest is {largest:.3g}, so an earlier step was too big"
         else:
             cause = f"all weights are finite, the largest is {largest:.3g}, so look at these rows first"
@@ -62,6 +62,12 @@ class FiniteSteps(Trainer):
         tokenizer: Any = self.processing_class
         texts: list[str] = tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [text if len(text) <= QUOTED else f"{text[: QUOTED - 3]}..." for text in texts]
+
+
+def largest_weight(model: nn.Module) -> float:
+    """The largest absolute value of a model's weights; bytes that hold packed 4-bit weights are none."""
+    weights = [weight.detach() for weight in model.parameters() if weight.is_floating_point() and weight.numel()]
+    return max(float(weight.abs().max()) for weight in weights)
 
 
 def has_finite_gradients(model: nn.Module) -> bool:

@@ -77,7 +77,7 @@ def progress_bar(
     console: Console, title: str, plan: Plan, done_before: Mapping[int, Mapping[str, Any]]
 ) -> Iterator[RunProgress]:
     """Show a bar over the judging of all units."""
-    grows = growth(plan.sources) if len(done_before) < len(plan.units) else {}
+    grows = growth(plan.sources)
     weights = {
         unit.number: sum(one.weight * grows.get(plan.sources[one.source].kind, 1.0) for one in unit.segments)
         for unit in plan.units

@@ -1,7 +1,6 @@
 """A judged unit becomes parts of the output: lines get their numbers in the file, repeats of other texts go."""
 
 import os
-import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from ...toolkit.files import JSON_OPTIONS, atomic_writer, read_json, write_json
+from ...toolkit.files import JSON_OPTIONS, atomic_writer, read_json, unfinished_path, write_json
 from .batches import NO_OFFSET
 from .columns import column, measured, named, numbers_of
 from .comparing import Repeated, read_repeats
@@ -93,7 +92,7 @@ def _numbered(path: Path, heads: Sequence[bytes], lines_before: Sequence[int]) -
 def _link(source: Path, target: Path) -> None:
     """Let a file appear under its final name, without copying where the file system can."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    temporary = unfinished_path(target)
     try:
         os.link(source, temporary)
         os.replace(temporary, target)

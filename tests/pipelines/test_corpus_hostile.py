@@ -160,7 +160,10 @@ def test_a_wrong_file_is_told_after_its_first_part(tmp_path):
 def test_a_first_file_of_no_use_stops_no_run_that_allows_it(tmp_path):
     (tmp_path / "a.jsonl").write_text("{\n}x\n")
     (tmp_path / "b.jsonl").write_text('{"text": "fine"}\n')
-    summary = run([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], tmp_path / "out", settings(tmp_path), max_bad_rate=1.0)
+    files, own = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"], settings(tmp_path)
+    with pytest.raises(RunError, match="first part of the input holds no usable row"):
+        run(files, tmp_path / "out", own, unit_bytes=4, max_bad_rate=0.99)
+    summary = run(files, tmp_path / "out", own, unit_bytes=4, max_bad_rate=1.0)
     assert (summary["kept"], summary["quarantined"]) == (1, 2)
 
 

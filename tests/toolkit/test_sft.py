@@ -10,6 +10,7 @@ from transformers import EarlyStoppingCallback
 from trl import SFTConfig
 from tunewell.toolkit.errors import DataError, TrainingError
 from tunewell.toolkit.files import read_json
+from tunewell.toolkit.finite import largest_weight
 from tunewell.toolkit.model.generation import Sampling
 from tunewell.toolkit.model.stack import ModelStack
 from tunewell.toolkit.ppo.prompts import tokenize_prompts
@@ -247,6 +248,13 @@ def test_a_learning_rate_that_blew_the_weights_up_is_not_blamed_on_the_rows(tmp_
     wanted = r"All weights are finite, but the largest is .*e\+\d+, so an earlier step was too big"
     with pytest.raises(TrainingError, match=wanted):
         trainer.train()
+
+
+def test_packed_bytes_of_a_4_bit_base_are_no_weights_that_blew_up():
+    model = torch.nn.Linear(2, 1, bias=False)
+    model.weight.data = torch.tensor([[0.5, -0.75]])
+    model.packed = torch.nn.Parameter(torch.tensor([255], dtype=torch.uint8), requires_grad=False)
+    assert largest_weight(model) == 0.75
 
 
 def test_nothing_is_reported_home_unless_it_is_asked_for(tmp_path, monkeypatch):
