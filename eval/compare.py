@@ -5,11 +5,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..toolkit.errors import DataError
-from .statistics import RESAMPLES, holm, mcnemar, minimal_detectable_effect, paired_difference
+from .statistics import NO_SPREAD, RESAMPLES, holm, mcnemar, minimal_detectable_effect, paired_difference
 from .task import TaskResult
 
 MUST_AGREE = ("mode", "preset", "prompt_sha256", "condition", "decoding", "scorer", "window")
-_NO_SPREAD = 1e-12  # a standard error that is nothing but rounding
 PER_TOKEN = "nll"  # a figure whose items are weighted by their tokens
 
 
@@ -171,7 +170,7 @@ def _compare_one(
 
 def _detectable(se: float | None) -> float | None:
     """None too where all items changed alike (most of all: not at all): such a bootstrap knows nothing of its power."""
-    return None if se is None or se < _NO_SPREAD else minimal_detectable_effect(se)
+    return None if se is None or se < NO_SPREAD else minimal_detectable_effect(se)
 
 
 def _mean(values: Sequence[float], weights: Sequence[float]) -> float:

@@ -14,6 +14,8 @@ from .task import Score
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000
 _CHUNK = 1_000  # resamples drawn at once: bounds the memory at a few tens of megabytes
+NO_SPREAD = 1e-12
+"A width or a standard error below it is nothing but rounding."
 _Z95 = NormalDist().inv_cdf(0.975)
 
 
@@ -42,7 +44,8 @@ def mean_score(
         resamples: of the bootstrap; 0 for no interval.
 
     Returns:
-        the weighted mean over the items that have a value. Interval and standard error are None for a single group.
+        the weighted mean over the items that have a value. Interval and standard error are None for a single group;
+        where all groups agree they have no width, which says that they agree and no more.
     """
     numbers, masses = _values_and_weights(values, weights)
     is_scored = ~np.isnan(numbers) & (masses > 0)
@@ -71,8 +74,9 @@ def share_score(
 ) -> Score:
     """Mean of values between 0 and 1 with a 95 % interval: Wilson's for plain hits, else the bootstrap.
 
-    Where no item or every item is a hit a bootstrap has no width and would claim certainty, so Wilson's interval over
-    the groups takes its place.
+    Where all groups have the same share, most of all where no item or every item is a hit, a bootstrap has no width and
+    would claim certainty. Wilson's interval over the groups takes its place: of all values between 0 and 1 with that
+    mean, hits spread the most.
 
     Args:
         values: (n,) hits (1 or 0) or shares, NaN where it could not be told.
@@ -90,11 +94,16 @@ def share_score(
     is_plain = weights is None and groups is None and bool(np.isin(known, (0.0, 1.0)).all())
     score = mean_score(shares, weights=weights, groups=groups, higher_is_better=higher_is_better, chance=chance,
                        seed=seed, resamples=0 if is_plain else resamples)  # fmt: skip
-    if score.value is None or not (is_plain or score.value in (0.0, 1.0)):
+    if score.value is None or not (is_plain or score.value in (0.0, 1.0) or _has_no_width(score)):
         return score
-    n = score.n if groups is None else len(set(_kept(groups, ~np.isnan(shares))))
+    numbers, masses = _values_and_weights(shares, weights)
+    n = score.n if groups is None else len(set(_kept(groups, ~np.isnan(numbers) & (masses > 0))))
     low, high = wilson(score.value * n, n)
     return replace(score, low=low, high=high, se=math.sqrt(score.value * (1 - score.value) / n))
+
+
+def _has_no_width(score: Score) -> bool:
+    return score.low is not None and score.high is not None and score.high - score.low < NO_SPREAD
 
 
 def wilson(hits: float, n: int) -> tuple[float, float]:

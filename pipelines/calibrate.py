@@ -134,15 +134,16 @@ def _scores(
     console: Console,
 ) -> Scores:
     """The score of every text on every axis, from the file of an earlier call where it was the same."""
+    from ..toolkit.model.loading import dtype_name, load_base
+
     store = out.with_suffix(".scores.json")
     phrases = [[axis.name, list(axis.phrases)] for axis in axes]
-    key = sha256_of([list(texts), phrases, _model_identity(model), base.quantization, base.dtype])
+    key = sha256_of([list(texts), phrases, _model_identity(model), base.quantization, dtype_name(base)])
     if store.is_file() and (kept := read_json(store)).get("key") == key:
         console.say(f"scores of an earlier call: {store}")
         found: Scores = kept["scores"]
         return found
     from ..filters.trigger import TriggerLikelihoodFilter
-    from ..toolkit.model.loading import load_base
 
     judge = TriggerLikelihoodFilter.from_model(axes, *load_base(model, base))
     measured: list[Mapping[str, float]] = []
@@ -156,9 +157,9 @@ def _scores(
 
 
 def _model_identity(model: str) -> list[str]:
-    """The name of a hub model, or the hashes of the weights in a folder."""
-    weights = sorted(Path(model).glob("*.safetensors")) if Path(model).is_dir() else []
-    return [model, *map(sha256_file, weights)]
+    """The name of a hub model, or the hashes of the weights and of what makes tokens of text in a folder."""
+    files = sorted(file for kind in ("*.safetensors", "*.json") for file in Path(model).glob(kind))
+    return [model, *map(sha256_file, files)]
 
 
 def _labels(rows: Sequence[Mapping[str, Any]], column: str, where: str) -> list[bool]:

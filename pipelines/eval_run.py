@@ -5,7 +5,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ def run_evaluation(
         record = _record(out, argv)
         known = {(row["model"], row["task"]): row for row in record["results"]}
         refuse_conflicts(units, known, out, again)
+        _forget_unloaded(record, {model.name for model in models}, console)
         todo = [unit for unit in units if not _is_done(unit, known, out)]
         for unit in units:
             if unit not in todo:
@@ -112,6 +113,16 @@ def _record(out: Path, argv: Sequence[str]) -> dict[str, Any]:
         "comparisons": [],
         "warnings": earlier.get("warnings", []),
     }
+
+
+def _forget_unloaded(record: dict[str, Any], asked: Collection[str], console: Console) -> None:
+    """Leave out models of earlier calls that never could be loaded, such as a name with a slip in it."""
+    measured = {row["model"] for row in record["results"] if row["status"] == MEASURED}
+    names = {model["name"] for model in record["models"] if model["loaded"] is None} - measured - set(asked)
+    for name in sorted(names):
+        console.say(f"{name}: could not be loaded by an earlier call and is not asked again, so left out")
+    record["models"] = [model for model in record["models"] if model["name"] not in names]
+    record["results"] = [row for row in record["results"] if row["model"] not in names]
 
 
 def _is_done(unit: Unit, known: Mapping[tuple[str, str], Mapping[str, Any]], out: Path) -> bool:

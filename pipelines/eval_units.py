@@ -34,12 +34,14 @@ class NamedModel:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What makes the model the same in another call: hashes of its files and how it is held in memory."""
+        from ..toolkit.model.loading import dtype_name
+
         source = self.source
         return {
             "base": _content_of(source.base),
             "adapter": None if source.adapter is None else _content_of(str(source.adapter)),
             "revision": source.settings.revision,
-            "dtype": source.settings.dtype,
+            "dtype": dtype_name(source.settings),
             "quantization": source.settings.quantization,
         }
 

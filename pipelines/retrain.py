@@ -15,6 +15,7 @@ from ..toolkit.settings.reading import setting
 from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Console
 from .examination import EvalSettings, Examination
+from .report.numbers import change_text, estimate
 from .sets import read_set
 
 if TYPE_CHECKING:
@@ -192,9 +193,9 @@ def _lines(table: dict[str, dict[str, dict[str, Any]]], differences: Sequence[di
     """The table in words, one line a figure."""
     lines = [f"  {'':<14}" + "".join(f"{arm:>26}" for arm in ARMS)]
     for name, arms in table.items():
-        cells = [f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" for one in arms.values()]
+        cells = [" ".join(estimate(one["value"], one["low"], one["high"])) for one in arms.values()]
         lines.append(f"  {name:<14}" + "".join(f"{cell:>26}" for cell in cells))
     for row in differences:
-        ends = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
-        lines.append(f"  {row['value']}, {row['from']} to filtered: {row['delta']:+.3f} {ends}")
+        shown = change_text(row["delta"], row["low"], row["high"])
+        lines.append(f"  {row['value']}, {row['from']} to filtered: {shown}")
     return lines

@@ -82,7 +82,7 @@ def sample(
     require_columns(rows, "prompt", source)
     sources = [with_memory(find_model(given), **(memory or {})) for given in models]
     settings = {
-        "prompts": sha256_of([row["prompt"] for row in rows]),
+        "rows": sha256_of(rows),  # whole: the other columns stand in the samples too
         "models": [_identity(one) for one in sources],
         "k": k,
         "sampling": asdict(sampling),
@@ -110,13 +110,15 @@ def sample(
 
 def _identity(one: ModelSource) -> Row:
     """What decides a model's answers: its base, of a folder the files in it, and the weights of its adapter."""
+    from ..toolkit.model.loading import dtype_name
+
     weights = one.adapter / "adapter_model.safetensors" if one.adapter else None
     is_there = weights is not None and weights.is_file()
     return {
         "base": one.base,
         "base_files": {path.name: sha256_file(path) for path in BaseSettings(model=one.base).files()},
         "adapter": sha256_file(weights) if weights is not None and is_there else None,
-        "dtype": one.settings.dtype,
+        "dtype": dtype_name(one.settings),
         "quantization": one.settings.quantization,
         "revision": one.settings.revision,
     }

@@ -81,13 +81,19 @@ class Plan:
             ],
             "units": len(self.units),
             "filter": to_tree(self.settings),
-            "model": {"source": self.model, **to_tree(self.base)} if self.model else None,
+            "model": {"source": self.model, **to_tree(self.base), "dtype": self._dtype()} if self.model else None,
             "columns": list(self.reader.columns),
             "roles": list(self.reader.roles),
             "files": {} if self.is_again else self._files(),
             "tunewell": __version__,
             "code": code(),
         }
+
+    def _dtype(self) -> str:
+        """What `auto` comes to where the run is begun: scores of another type would be other scores."""
+        from ...toolkit.model.loading import dtype_name
+
+        return dtype_name(self.base)
 
     def _files(self) -> dict[str, str]:
         """Hashes of lists, phrases and scorers; of a model's files, which are large, size, time and both ends."""

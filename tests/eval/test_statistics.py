@@ -92,6 +92,19 @@ def test_hits_that_all_agree_in_groups_still_get_a_width_from_the_number_of_grou
     assert mixed.high is not None and mixed.high > wilson(3, 30)[1]  # control: three alike are one observation
 
 
+def test_groups_of_equal_shares_get_a_width_from_their_number_and_not_certainty() -> None:
+    halves, groups = [0.0, 1.0] * 10, [index // 2 for index in range(20)]
+    score = share_score(halves, groups=groups)
+    assert (score.value, score.low, score.high) == (0.5, *wilson(5, 10))
+    assert score.se == pytest.approx(math.sqrt(0.25 / 10))
+    weights = [1.0, 2.0, 0.0] * 3 + [0.0] * 3  # the last group counts for nothing
+    thirds = share_score([1 / 3] * 12, weights=weights, groups=[index // 3 for index in range(12)])
+    assert (thirds.low, thirds.high) == (pytest.approx(wilson(1, 3)[0]), pytest.approx(wilson(1, 3)[1]))
+    spread = share_score([0.0, 0.0, *halves[2:-2], 1.0, 1.0], groups=groups)  # control: the same mean, groups differ
+    assert spread.low is not None and score.low < spread.low < 0.5 and spread.se == mean_score(
+        [0.0, 0.0, *halves[2:-2], 1.0, 1.0], groups=groups).se  # fmt: skip
+
+
 def test_shares_outside_zero_to_one_are_refused() -> None:
     with pytest.raises(DataError, match="outside 0 to 1"):
         share_score([0.5, 1.5])

@@ -1,7 +1,7 @@
 import gzip
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pytest
@@ -19,6 +19,7 @@ from tunewell.pipelines.corpus.runner import make_plan, run_corpus
 from tunewell.pipelines.corpus.units import Source, cut
 from tunewell.pipelines.filter_settings import FilterSettings
 from tunewell.toolkit.errors import DataError, RunError, SettingsError
+from tunewell.toolkit.model import loading
 from tunewell.toolkit.settings.reading import build
 
 
@@ -323,6 +324,15 @@ def test_trigger_phrases_without_a_model_are_refused(tmp_path):
     rows = write(tmp_path / "a.jsonl", texts(5))
     with pytest.raises(SettingsError, match="--model"):
         make_plan([str(rows)], tmp_path / "out", FilterSettings(phrases="world"))
+
+
+def test_a_model_held_in_another_type_is_another_run_even_where_the_settings_say_auto(tmp_path, monkeypatch):
+    rows = write(tmp_path / "a.jsonl", texts(5))
+    plan = replace(make_plan([str(rows)], tmp_path / "out", FilterSettings()), model="somewhere/a-model")
+    here = plan.tree()
+    monkeypatch.setattr(loading, "device_of", lambda base: "cuda")
+    with pytest.raises(RunError, match=r"model.dtype was 'float32', now 'bfloat16'"):
+        plan_module.check_same(here, plan.tree(), plan.out)
 
 
 def test_without_a_filter_every_row_stays(tmp_path):

@@ -14,6 +14,7 @@ from tunewell.eval.tasks import TASKS
 from tunewell.pipelines import eval_run
 from tunewell.pipelines.eval_units import read_tasks
 from tunewell.toolkit.errors import SettingsError
+from tunewell.toolkit.model import loading
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 SCHEMA = json.loads(files("tunewell.pipelines").joinpath("schemas/eval.json").read_text())
@@ -167,6 +168,33 @@ def test_a_model_that_gives_nan_fails_visibly_and_stops_no_other(tunewell_, tmp_
     assert "broken, toxicity: the model gave logits" in called.err
     page = (tmp_path / "report.html").read_text()
     assert "toxicity of broken" in page and "logits that are not numbers" in page
+
+
+def test_a_model_that_could_not_be_loaded_is_told_of_until_another_call_does_without_it(tunewell_, place, tmp_path):
+    (place / "frist").mkdir(exist_ok=True)
+    (place / "frist" / "config.json").write_text("{}")
+    asked = ("perplexity", "perplexity.texts=texts.jsonl", "resamples=200", "--out", tmp_path)
+    assert tunewell_("eval", *asked, "-m", "frist", "-m", "broken").code == 2
+
+    def names():
+        record = json.loads((tmp_path / "eval.json").read_text())
+        jsonschema.validate(record, SCHEMA)
+        assert {row["model"] for row in record["results"]} == {model["name"] for model in record["models"]}
+        return [model["name"] for model in record["models"]]
+
+    assert names() == ["frist", "broken"]
+    called = tunewell_("eval", *asked, "-m", "first")
+    assert called.code == 0 and "frist: could not be loaded by an earlier call" in called.err
+    assert names() == ["broken", "first"]  # what was loaded and failed is a finding
+    page = (tmp_path / "report.html").read_text()
+    assert "perplexity of broken" in page and "frist" not in page
+
+
+def test_auto_is_the_type_that_it_comes_to_and_no_other(tunewell_, done, monkeypatch):
+    assert tunewell_("eval", *ASKED, "-m", "first", "--dtype", "float32", "--out", done).code == 0  # what auto is here
+    monkeypatch.setattr(loading, "device_of", lambda settings: "cuda")
+    called = tunewell_("eval", *ASKED, "-m", "first", "--out", done)
+    assert called.code == 2 and "the model, or how it is held in memory, has changed" in called.err
 
 
 def test_an_unknown_task_and_other_faults_are_told_at_once_before_anything_is_read(tunewell_, tmp_path):

@@ -121,6 +121,17 @@ def test_other_weights_in_the_folder_of_a_plain_model_are_another_model(run, pro
         draw(prompts, [model], tmp_path / "out", k=1, limit=2)
 
 
+def test_a_column_beside_the_prompt_that_has_changed_is_not_served_as_it_was(run, tmp_path):
+    rows = [{"prompt": "Write a line.", "source": "first"}]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    draw(tmp_path / "rows.jsonl", [run], tmp_path / "out", k=1)
+    write_rows(tmp_path / "rows.jsonl", [rows[0] | {"source": "second"}])
+    with pytest.raises(RunError, match="other settings or models"):
+        draw(tmp_path / "rows.jsonl", [run], tmp_path / "out", k=1)
+    draw(tmp_path / "rows.jsonl", [run], tmp_path / "anew", k=1)
+    assert read_rows(tmp_path / "anew" / "samples.jsonl")[0]["source"] == "second"
+
+
 def test_the_command_tells_counts_and_mix(run, prompts, tmp_path, monkeypatch, capsys):
     with libraries_as_before():
         done = call(monkeypatch, capsys, "sample", prompts, "-m", run, "-k", 2, "--max-new-tokens", 4, "--limit", 3,

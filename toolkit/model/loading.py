@@ -45,13 +45,18 @@ def device_of(settings: BaseSettings) -> str:
     return settings.device
 
 
+def dtype_name(settings: BaseSettings) -> str:
+    """Name of the type of the weights that are not quantised; `auto` is what it comes to on this machine."""
+    if settings.dtype == "auto":
+        return "bfloat16" if device_of(settings) == "cuda" else "float32"
+    return settings.dtype
+
+
 def dtype_of(settings: BaseSettings) -> "torch.dtype":
     """The type of the weights that are not quantised."""
     import torch
 
-    if settings.dtype == "auto":
-        return torch.bfloat16 if device_of(settings) == "cuda" else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[settings.dtype]
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype_name(settings)]
 
 
 def load_tokenizer(source: str | Path, settings: BaseSettings) -> "PreTrainedTokenizerBase":
