@@ -5,8 +5,8 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ...toolkit.errors import MissingPackageError, RunError
@@ -24,7 +24,7 @@ KNOCK = 10.0  # seconds
 
 
 class RayWorker(Worker):
-    """A worker that works where the run was started, and can say that it is ready.
+    """A worker that works where the run was started, and can say that it is ready and how far it is.
 
     Args:
         plan: of the run.
@@ -33,10 +33,23 @@ class RayWorker(Worker):
 
     def __init__(self, plan: Plan, folder: str) -> None:
         os.chdir(folder)
-        super().__init__(plan)
+        super().__init__(plan, self._note)
+        self._unit, self._bytes = -1, 0
+
+    def perform(self, task: Task) -> Done:
+        """Do one task."""
+        self._bytes, self._unit = 0, task.unit.number
+        return super().perform(task)
+
+    def _note(self, n_bytes: int) -> None:
+        self._bytes += n_bytes
 
     def report_in(self) -> None:
         """Return: that is all that has to be known."""
+
+    def bytes_read(self, unit: int) -> int:
+        """Bytes read of a unit, while it is worked at; called beside `perform`."""
+        return self._bytes if unit == self._unit else 0
 
 
 class RayEngine:
@@ -59,7 +72,7 @@ class RayEngine:
 
     def run(self, plan: Plan, tasks: Sequence[Task], progress: Progress) -> Generator[Done, None, None]:
         """Do all tasks; those that a lost node takes with it are done by another."""
-        crew = _Crew(plan, min(self.n_workers, len(tasks)), self.n_gpus)
+        crew = _Crew(plan, min(self.n_workers, len(tasks)), self.n_gpus, progress)
         try:
             yield from crew.do(tasks)
         finally:
@@ -73,13 +86,15 @@ class _Crew:
     would keep its task from those that work.
     """
 
-    def __init__(self, plan: Plan, size: int, n_gpus: int) -> None:
+    def __init__(self, plan: Plan, size: int, n_gpus: int, progress: Progress) -> None:
         import ray
 
         self._ray: Any = ray
         self._plan = plan
         # The cluster decides about restarts too late for us: a lost actor is replaced here.
-        self._actor = ray.remote(num_cpus=1, num_gpus=n_gpus, max_restarts=0)(RayWorker)
+        # Two calls at once: one works, the other is asked how far it is.
+        self._actor = ray.remote(num_cpus=1, num_gpus=n_gpus, max_restarts=0, max_concurrency=2)(RayWorker)
+        self._watch = _Watch(progress)
         self._starting: dict[Any, Any] = {}
         self._running: dict[Any, tuple[Task, Any]] = {}
         self._idle: list[Any] = []
@@ -96,6 +111,7 @@ class _Crew:
             while waiting and self._idle:
                 self._give(waiting.pop())
             ready, _ = self._ray.wait([*self._running, *self._starting], num_returns=1, timeout=POLL)
+            self._watch.look(self._running)
             if ready or self._running:
                 last = time.monotonic()
             elif time.monotonic() - last > PATIENCE:
@@ -148,6 +164,7 @@ class _Crew:
         except self._ray.exceptions.RayTaskError as error:
             raise error.as_instanceof_cause() from error
         except self._ray.exceptions.RayError as error:  # the worker, its node, or the way to it is gone
+            self._watch.forget(task.unit.number)
             self._losses[task.unit.number] += 1
             if self._losses[task.unit.number] > MOST_LOSSES:
                 raise RunError(
@@ -156,8 +173,50 @@ class _Crew:
                 ) from error
             self._hire()
             return task
+        self._watch.settle(done)
         self._idle.append(actor)
         return done
+
+
+class _Watch:
+    """Asks the actors at work how far they are, and tells the bar."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._told: dict[int, int] = {}  # bytes by unit at work
+        self._asked: dict[Any, int] = {}
+        self._last = 0.0
+
+    def look(self, running: Mapping[Any, tuple[Task, Any]]) -> None:
+        """Take the answers that have come, and ask anew where none is awaited."""
+        import ray
+
+        units = {task.unit.number: actor for task, actor in running.values() if not task.is_publishing}
+        ready, _ = ray.wait([*self._asked], num_returns=len(self._asked), timeout=0) if self._asked else ([], [])
+        for reference in ready:
+            unit = self._asked.pop(reference)
+            with suppress(ray.exceptions.RayError):  # a lost actor is seen by its task
+                if unit in units:
+                    self._tell(unit, ray.get(reference))
+        if time.monotonic() - self._last >= POLL:
+            self._last = time.monotonic()
+            for unit in units.keys() - set(self._asked.values()):
+                self._asked[units[unit].bytes_read.remote(unit)] = unit
+
+    def settle(self, done: Done) -> None:
+        """Tell what had not been told of a unit that is done."""
+        unit = done.task.unit.number
+        if not done.task.is_publishing:
+            self._tell(unit, sum(segment["bytes"] for segment in done.record["segments"]))
+        self._told.pop(unit, None)
+
+    def forget(self, unit: int) -> None:
+        """Take back what was told of a unit that has to be begun anew."""
+        self._tell(unit, 0)
+
+    def _tell(self, unit: int, n_bytes: int) -> None:
+        self._progress(n_bytes - self._told.get(unit, 0))
+        self._told[unit] = n_bytes
 
 
 @contextmanager

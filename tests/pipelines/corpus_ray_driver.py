@@ -12,8 +12,9 @@ from pathlib import Path
 
 from corpus_runs import QUIET
 from ray.cluster_utils import Cluster
-from tunewell.pipelines.corpus import runner
+from tunewell.pipelines.corpus import ray_engine, runner
 from tunewell.pipelines.corpus.engines import find_engine
+from tunewell.pipelines.corpus.progress import RunProgress
 from tunewell.pipelines.corpus.runner import make_plan, run_corpus
 from tunewell.pipelines.filter_settings import FilterSettings
 from tunewell.toolkit.settings.reading import build
@@ -42,16 +43,21 @@ def main(rows, out, words):
         cluster.remove_node(nodes[0], allow_graceful=False)
         left_at_kill.append(len(plan.units) - len(judged))
 
+    told_bytes = []
+    shown = RunProgress.__call__
+    RunProgress.__call__ = lambda self, n_bytes: (told_bytes.append(n_bytes), shown(self, n_bytes))[1]
     killer = threading.Thread(target=kill_one, daemon=True)
     with find_engine("ray", plan, None, cluster.address) as engine:
         killer.start()
         run_corpus(plan, QUIET, engine=engine)
         killer.join()
-        told = {"workers": engine.n_workers, "units": len(plan.units), "left_at_kill": left_at_kill[0]}
+        told = {"workers": engine.n_workers, "units": len(plan.units), "left_at_kill": left_at_kill[0],
+                "bytes": told_bytes}  # fmt: skip
     cluster.shutdown()
     print(json.dumps(told))
 
 
 if __name__ == "__main__":
+    ray_engine.POLL = 0.05  # units are done within a second
     runner._report = lambda out, summary, record: None  # the page is tested elsewhere
     main(*map(Path, sys.argv[1:]))

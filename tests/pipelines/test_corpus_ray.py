@@ -11,16 +11,17 @@ import pytest
 from corpus_runs import QUIET, outputs, run, settings
 from tunewell.pipelines.corpus import engines
 from tunewell.pipelines.corpus.engines import find_engine, n_workers_for
-from tunewell.pipelines.corpus.ray_engine import ray_engine
+from tunewell.pipelines.corpus.ray_engine import _Watch, ray_engine
 from tunewell.pipelines.corpus.runner import make_plan, run_corpus
+from tunewell.pipelines.corpus.worker import Done, Task
 from tunewell.toolkit.errors import MissingPackageError, RunError, SettingsError
 
-N_ROWS = 3_000
+N_ROWS = 18_000
 DRIVER = Path(__file__).with_name("corpus_ray_driver.py")
 
 
 def write(path):
-    text = "some words that take a while to look through " * 30
+    text = "some words that take a while to look through " * 5
     path.write_text("".join(
         json.dumps({"id": n, "text": f"{text} {n}" + " badword" * (n % 7 == 0)}) + "\n" for n in range(N_ROWS)
     ))  # fmt: skip
@@ -40,8 +41,26 @@ def test_ray_gives_the_same_bytes_as_a_local_run_though_a_node_dies_in_the_middl
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["workers"] == 2 and told["units"] >= 8 and told["left_at_kill"] >= 3
+    # The bar moves while units are worked at, and ends where the input does.
+    assert len([n_bytes for n_bytes in told["bytes"] if n_bytes > 0]) > told["units"]
+    assert sum(told["bytes"]) == rows.stat().st_size
     assert json.loads((out / "run.json").read_text())["engine"] == "ray"
     assert outputs(out) == outputs(tmp_path / "local")
+
+
+def test_what_a_lost_worker_had_read_of_a_unit_is_taken_back(tmp_path):
+    pytest.importorskip("ray", reason="the extra [cluster] is not installed")
+    plan = make_plan([str(write(tmp_path / "rows.jsonl"))], tmp_path / "out", settings(tmp_path), unit_bytes=2_000_000)
+    told = []
+    watch = _Watch(told.append)
+    watch._tell(1, 700)
+    watch.forget(1)
+    watch._tell(1, 300)
+    record = {"segments": [{"bytes": 900}, {"bytes": 100}]}
+    watch.settle(Done(Task(plan.units[1]), record))
+    watch.settle(Done(Task(plan.units[0]), record))
+    watch.settle(Done(Task(plan.units[0], is_publishing=True), {}))
+    assert told == [700, -700, 300, 700, 1000]
 
 
 def test_a_cluster_that_is_not_there_is_told_with_the_way_to_start_one(tmp_path):
