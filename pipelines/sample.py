@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..toolkit.data.row_shapes import require_columns
-from ..toolkit.data.rows import read_rows, write_rows
+from ..toolkit.data.rows import hash_rows, read_rows, write_rows
 from ..toolkit.errors import RunError, SettingsError
 from ..toolkit.files import read_json, sha256_file, sha256_of, write_json
 from ..toolkit.settings.base import BaseSettings
@@ -82,7 +82,7 @@ def sample(
     require_columns(rows, "prompt", source)
     sources = [with_memory(find_model(given), **(memory or {})) for given in models]
     settings = {
-        "rows": sha256_of(rows),  # whole: the other columns stand in the samples too
+        "rows": hash_rows(rows),  # whole: the other columns stand in the samples too
         "models": [_identity(one) for one in sources],
         "k": k,
         "sampling": asdict(sampling),

@@ -1,6 +1,7 @@
 """What a user names as input becomes a list of sources: files, the files of folders, data sets, standard input."""
 
 import hashlib
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ SUFFIXES: dict[tuple[str, ...], Kind] = {
     (".jsonl", ".zst"): "zst", (".ndjson", ".zst"): "zst", (".json", ".zst"): "zst",
     (".parquet",): "parquet",
 }  # fmt: skip
+SETTING = re.compile(r"[a-z_.]+=")
 STDIN = "-"
 STDIN_FILE = "stdin.jsonl"
 SAVED = ("state.json", "dataset_dict.json")
@@ -90,7 +92,8 @@ def _sources_of(given: str, out: Path, split: str, stdin: Path | None) -> Iterat
     elif is_hub_id(given):
         yield _dataset(given, given, split)
     else:
-        raise DataError(f"{given} does not exist. {nearest(path)}")
+        hint = f"A setting is given with --set {given}" if SETTING.match(given) else nearest(path)
+        raise DataError(f"{given} does not exist. {hint}")
 
 
 def passed_over(inputs: Sequence[str]) -> list[str]:

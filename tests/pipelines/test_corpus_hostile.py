@@ -181,9 +181,10 @@ def test_all_faults_of_the_inputs_are_told_at_once(tmp_path):
     (tmp_path / "b.jsonl").write_text('{"text": "x"}\n')
     names = ["empty", "a.txt", "a.csv", "c.jsonl", "b.jsonl", "b.jsonl"]
     with pytest.raises(SettingsError) as error:
-        run([tmp_path / name for name in names], tmp_path / "out", settings(tmp_path))
-    assert len(error.value.faults) == 5
+        run([*(tmp_path / name for name in names), "blocklist=words.txt"], tmp_path / "out", settings(tmp_path))
+    assert len(error.value.faults) == 6
     for words in (
+        "blocklist=words.txt does not exist. A setting is given with --set blocklist=words.txt",
         "holds no files",
         "got a .txt file",
         "{text: .}",

@@ -3,6 +3,7 @@ import io
 import json
 from dataclasses import dataclass, replace
 
+import datasets
 import pyarrow as pa
 import pytest
 from corpus_runs import QUIET, outputs, raw_lines, raw_of, records, run, settings
@@ -239,7 +240,7 @@ def test_rows_that_a_filter_fails_on_are_set_aside_and_not_dropped(tmp_path, mon
     assert bad["source"]["line"] == 2 and raw_of(bad) == b'{"text": "cursed"}'
 
 
-def test_parquet_is_cut_at_row_groups_and_what_json_cannot_say_is_set_aside(tmp_path):
+def test_parquet_is_cut_at_row_groups_and_bytes_are_written_as_text(tmp_path):
     table = pa.table({"text": [row["text"] for row in texts(100)], "n": list(range(100))})
     parquet.write_table(table, tmp_path / "a.parquet", row_group_size=7)
     parquet.write_table(pa.table({"text": ["x", None], "raw": [b"\xff", b"a"]}), tmp_path / "b.parquet")
@@ -247,10 +248,56 @@ def test_parquet_is_cut_at_row_groups_and_what_json_cannot_say_is_set_aside(tmp_
     names = [tmp_path / f"{name}.parquet" for name in "abc"]
     summary = run(names, tmp_path / "out", settings(tmp_path), unit_bytes=400)
     assert [one["read"] for one in summary["files"]] == [100, 2, 0]
-    assert (summary["kept"], summary["dropped"], summary["errors"]) == (80, 20, {"not_json": 2})
+    assert (summary["kept"], summary["dropped"], summary["errors"]) == (81, 20, {"nothing_to_judge": 1})
+    assert records(tmp_path / "out", "kept")[-1] == {"text": "x", "raw": "/w=="}
     found = records(tmp_path / "out", "dropped")
     assert [one["source"]["line"] for one in found] == list(range(1, 101, 5))
     assert found[1]["row"] == {"text": "row 5 badword", "n": 5} and found[0]["source"]["offset"] is None
+
+
+def not_utf8(*values):
+    return pa.array(values, pa.binary()).view(pa.string())
+
+
+def test_a_value_of_parquet_that_cannot_be_read_costs_its_row_alone(tmp_path):
+    parts = [not_utf8(b"user", b"user"), not_utf8(b"caf\xe9", b"hello")]
+    turns = pa.StructArray.from_arrays(parts, ["role", "content"])
+    chats = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), turns)
+    parquet.write_table(pa.table({"messages": chats, "n": [1, 2]}), tmp_path / "a.parquet")
+    times = pa.array([2**62, 0], pa.timestamp("us"))
+    parquet.write_table(pa.table({"text": ["x", "y"], "when": times}), tmp_path / "b.parquet")
+    datasets.Dataset(pa.table({"text": not_utf8(b"good", b"\xff")})).save_to_disk(tmp_path / "c")
+    summary = run([tmp_path / name for name in ("a.parquet", "b.parquet", "c")], tmp_path / "out", settings(tmp_path))
+    assert records(tmp_path / "out", "kept") == [
+        {"messages": [{"role": "user", "content": "hello"}], "n": 2}, {"text": "y", "when": "1970-01-01T00:00:00"},
+        {"text": "good"},
+    ]  # fmt: skip
+    assert summary["errors"] == {"not_utf8": 2, "bad_value": 1} and summary["read"] == 6
+    chat, far, text = sorted(records(tmp_path / "out", "quarantine"), key=lambda bad: bad["source"]["file"])
+    assert [bad["source"]["line"] for bad in (chat, far, text)] == [1, 1, 2]
+    assert raw_of(chat) == b"{'messages': [{'role': 'user', 'content': b'caf\\xe9'}], 'n': 1}"
+    assert far["detail"] == "column 'when': date value out of range"
+    assert raw_of(far) == b"{'text': 'x', 'when': 4611686018427387904}" and raw_of(text) == b"{'text': b'\\xff'}"
+
+
+def test_a_damaged_row_group_is_set_aside_row_by_row_and_the_others_are_read(tmp_path):
+    path = tmp_path / "a.parquet"
+    rows = texts(400)
+    table = pa.table({name: [row[name] for row in rows] for name in ("id", "text")})
+    parquet.write_table(table, path, row_group_size=100, write_page_checksum=True)
+    whole = bytearray(path.read_bytes())
+    start = parquet.read_metadata(path).row_group(1).column(1).data_page_offset
+    whole[start + 30 : start + 60] = bytes(30)
+    path.write_bytes(whole)
+    summary = run([path], tmp_path / "out", settings(tmp_path), unit_bytes=1000)
+    assert (summary["read"], summary["quarantined"], summary["errors"]) == (400, 100, {"damaged_file": 100})
+    bad = records(tmp_path / "out", "quarantine")
+    assert [one["source"]["line"] for one in bad] == list(range(101, 201))
+    assert bad[4]["detail"].startswith("row 5 of 100 in row group 1 cannot be read: ")
+    kept = {row["id"] for row in records(tmp_path / "out", "kept")}
+    assert kept == {row["id"] for row in rows if "badword" not in row["text"] and not 100 <= row["id"] < 200}
+    with pytest.raises(RunError, match=r"100 of 400 rows \(25.00%\) could not be read"):
+        run([path], tmp_path / "strict", settings(tmp_path), max_bad_rate=0.2)
 
 
 def test_a_damaged_parquet_file_is_told_before_anything_starts(tmp_path):

@@ -11,6 +11,8 @@ import os
 import sys
 import types
 from collections import Counter
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +25,7 @@ from hypothesis import strategies as st
 from tunewell.toolkit.data.row_shapes import EXAMPLES
 from tunewell.toolkit.data.rows import (
     RowShape,
+    hash_rows,
     hh_pair,
     parse_hh,
     parse_hh_rows,
@@ -189,6 +192,50 @@ def test_a_file_that_cannot_be_used_is_told_with_its_place_and_cure(
 ) -> None:
     with pytest.raises(DataError, match=wanted):
         read_rows(put(tmp_path / name, content))
+
+
+def test_a_value_of_parquet_that_cannot_be_read_is_told_with_its_row(tmp_path: Path) -> None:
+    texts = pa.array([b"good"] * 1500 + [b"caf\xe9"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": texts}), tmp_path / "bad.parquet")
+    with pytest.raises(DataError, match=r"bad\.parquet, row 1501: .*0xe9.*`tunewell filter .* sets such rows aside"):
+        read_rows(tmp_path / "bad.parquet")
+    assert len(read_rows(tmp_path / "bad.parquet", limit=1000)) == 1000
+    times = pa.array([5, 2**62], pa.timestamp("us"))
+    pq.write_table(pa.table({"text": ["a", "b"], "when": times}), tmp_path / "far.parquet")
+    with pytest.raises(DataError, match="row 2: date value out of range"):
+        read_rows(tmp_path / "far.parquet")
+
+
+def test_a_parquet_file_that_is_damaged_inside_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    # Without its checksums this file would be read, with other texts.
+    pq.write_table(pa.table({"text": [f"row {n}" * 5 for n in range(2000)]}), path, write_page_checksum=True)
+    whole = bytearray(path.read_bytes())
+    start = pq.read_metadata(path).row_group(0).column(0).data_page_offset
+    whole[start + 100 : start + 200] = bytes(100)
+    path.write_bytes(whole)
+    with pytest.raises(DataError, match=r"is damaged or not Parquet: .*Write or fetch it again"):
+        read_rows(path)
+
+
+def test_what_json_has_no_form_for_is_written_without_loss(tmp_path: Path) -> None:
+    nanoseconds = pa.array([1704103200123456789], pa.timestamp("ns"))
+    table = pa.table({
+        "when": nanoseconds, "day": pa.array([date(2024, 1, 2)]), "at": pa.array([time(10, 30)]),
+        "took": pa.array([timedelta(hours=1, milliseconds=5)]), "price": pa.array([Decimal("1.10")]),
+        "hash": pa.array([b"\xff\x00"]),
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "a.parquet")
+    rows = read_rows(tmp_path / "a.parquet")
+    write_rows(tmp_path / "a.jsonl", rows)
+    assert read_rows(tmp_path / "a.jsonl") == [{
+        "when": "2024-01-01T10:00:00.123456789", "day": "2024-01-02", "at": "10:30:00", "took": 3600.005,
+        "price": "1.10", "hash": "/wA=",
+    }]  # fmt: skip
+    assert hash_rows(rows) == hash_rows(read_rows(tmp_path / "a.jsonl"))
+    assert hash_rows([{"b": 1, "a": 2}]) == hash_rows([{"a": 2, "b": 1}]) != hash_rows([{"a": 2, "b": 3}])
+    with pytest.raises(DataError, match=r"row 1 \(counting from 0\) cannot be written as JSON: own \(object: "):
+        hash_rows([{"a": 1}, {"own": object()}])
 
 
 def test_an_empty_parquet_file_an_empty_folder_and_a_limit_of_nothing_are_faults(tmp_path: Path) -> None:

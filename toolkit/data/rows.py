@@ -3,6 +3,7 @@
 import csv
 import difflib
 import gzip
+import hashlib
 import io
 import re
 import sys
@@ -17,11 +18,12 @@ import orjson
 from ..errors import DataError
 from ..files import JSON_OPTIONS, atomic_writer
 from .hh_dialogues import HHPairs, HHReason, hh_pair, parse_hh, parse_hh_rows
+from .plain_values import columns_without_form, plain_value
 from .row_shapes import RowShape, require_columns
 
 __all__ = [
-    "HHPairs", "HHReason", "RowShape", "hh_pair", "parse_hh", "parse_hh_rows", "read_rows", "require_columns",
-    "write_rows", "zstd_chunks",
+    "HHPairs", "HHReason", "RowShape", "hash_rows", "hh_pair", "parse_hh", "parse_hh_rows", "read_rows",
+    "require_columns", "write_rows", "zstd_chunks",
 ]  # fmt: skip
 
 Row = dict[str, Any]
@@ -68,6 +70,8 @@ def read_rows(source: str | Path, *, split: str = "train", limit: int | None = N
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write rows as JSONL, whole or not at all; a number that is not finite becomes null.
 
+    What has no form in JSON is written as `plain_values.plain_value` tells.
+
     Args:
         path: a plain .jsonl file; one that exists is replaced once the new one is complete.
         rows: may be a generator: rows are written as they come.
@@ -85,11 +89,34 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     with atomic_writer(path) as file:
         for row in rows:
             try:
-                file.write(orjson.dumps(dict(row), option=JSON_OPTIONS | orjson.OPT_APPEND_NEWLINE))
+                file.write(_line(row))
             except orjson.JSONEncodeError as error:
-                raise DataError(f"row {count} (counting from 0) cannot be written to {path}: {error}") from error
+                raise DataError(f"row {count} (counting from 0) cannot be written to {path}: {_why(row)}") from error
             count += 1
     return count
+
+
+def hash_rows(rows: Iterable[Mapping[str, Any]]) -> str:
+    """SHA-256 of rows as `write_rows` would write them, the order of their columns apart.
+
+    Raises:
+        DataError: a row cannot be written as JSON.
+    """
+    found = hashlib.sha256()
+    for count, row in enumerate(rows):
+        try:
+            found.update(_line(row, orjson.OPT_SORT_KEYS))
+        except orjson.JSONEncodeError as error:
+            raise DataError(f"row {count} (counting from 0) cannot be written as JSON: {_why(row)}") from error
+    return found.hexdigest()
+
+
+def _line(row: Mapping[str, Any], more: int = 0) -> bytes:
+    return orjson.dumps(dict(row), default=plain_value, option=JSON_OPTIONS | orjson.OPT_APPEND_NEWLINE | more)
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    return f"{', '.join(columns_without_form(row))}. Leave such columns out."
 
 
 def is_hub_id(source: str) -> bool:
@@ -173,12 +200,31 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
+    done = 0
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             for batch in file.iter_batches(batch_size=1024):
-                yield from batch.to_pylist()
-    except pyarrow.ArrowException as error:
+                yield from _rows_of_batch(batch, path, done)
+                done += batch.num_rows
+    except (pyarrow.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # of the disk
         raise DataError(f"{path} is damaged or not Parquet: {error}. Write or fetch it again.") from error
+
+
+def _rows_of_batch(batch: Any, path: Path, done: int) -> list[Row]:
+    try:
+        return list(batch.to_pylist())
+    except (ValueError, OverflowError):  # text that is no UTF-8, or a time that Python does not know
+        for index in range(batch.num_rows):
+            try:
+                batch.slice(index, 1).to_pylist()
+            except (ValueError, OverflowError) as error:
+                raise DataError(
+                    f"{path}, row {done + index + 1}: {error}. Mend the row; `tunewell filter {path} --out DIR` sets "
+                    "such rows aside and keeps the others."
+                ) from error
+        raise
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
