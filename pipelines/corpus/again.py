@@ -88,8 +88,9 @@ def plan_again(run: Path, out: Path, settings: FilterSettings) -> Plan:
     ]
     numbers = {source.name: number for number, source in enumerate(sources)}
     units = [
-        Unit(part, tuple(Segment(numbers[name], part, part + 1, weight) for name, weight in _files_in(run, part)))
+        Unit(part, tuple(Segment(numbers[name], part, part + 1, weight) for name, weight in files))
         for part in range(len(parts))
+        for files in [_files_in(run, identity, part)]
     ]
     made_with = summary["made_with"]
     reader = RowReader(columns=tuple(made_with["columns"]), roles=tuple(made_with["roles"]))
@@ -115,7 +116,7 @@ def read_part(
     source: Source, segment: Segment, reader: RowReader, filters: Mapping[str, Any]
 ) -> Iterator[tuple[Batch, dict[str, Sequence[Verdict]]]]:
     """Read the rows of one file that lie in one part of a run, with new verdicts on their stored scores."""
-    rows, bad = _part(source.path, segment.start)
+    rows, bad = _part(source.path, source.identity, segment.start)
     own = rows.get(source.name, [])
     unreadable = bad.get(source.name, [])
     at_once = ROWS_AT_ONCE["quick"]
@@ -182,9 +183,9 @@ def _new_limits(name: str, limits: Sequence[Limit], settings: FilterSettings) ->
     return limits
 
 
-def _files_in(run: Path, part: int) -> list[tuple[str, int]]:
+def _files_in(run: Path, identity: str, part: int) -> list[tuple[str, int]]:
     """The files whose rows lie in one part, in reading order, each with its weight."""
-    rows, bad = _part(str(run.resolve()), part)
+    rows, bad = _part(str(run.resolve()), identity, part)
     names = list(dict.fromkeys([*rows, *bad]))
     return [(name, sum(len(raw) for _, _, raw, _ in rows.get(name, []))) for name in names]
 
@@ -193,8 +194,14 @@ Row = tuple[int, int | None, bytes, Mapping[str, Any]]  # line, byte offset, JSO
 
 
 @lru_cache(maxsize=1)
-def _part(run: str, part: int) -> tuple[dict[str, list[Row]], dict[str, list[Bad]]]:
-    """Read one part of a run: rows in their first order, and what could not be read, by file."""
+def _part(run: str, identity: str, part: int) -> tuple[dict[str, list[Row]], dict[str, list[Bad]]]:
+    """Read one part of a run: rows in their first order, and what could not be read, by file.
+
+    Args:
+        run: its folder.
+        identity: tells apart, for those who call twice, a run that another has taken the place of.
+        part: its number.
+    """
     from pyarrow import parquet
 
     stem = f"part-{part:05d}"

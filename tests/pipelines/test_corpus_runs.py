@@ -190,6 +190,15 @@ def test_a_finished_run_is_decided_again_as_a_new_run_would(tmp_path):
         assert parquet.read_table(out / "scores").equals(parquet.read_table(fresh_out / "scores"))
 
 
+def test_a_run_that_has_taken_the_place_of_another_is_decided_on_its_own_rows(tmp_path):
+    own = settings(tmp_path)
+    for word in ("first", "second"):
+        rows = write(tmp_path / "a.jsonl", [{"text": f"{word} row"}])
+        run([rows], tmp_path / "one", own, sets_aside=True)
+        run_corpus(plan_again(tmp_path / "one", tmp_path / word, own), QUIET)
+        assert records(tmp_path / word, "kept") == [{"text": f"{word} row"}]
+
+
 def test_a_run_that_is_decided_again_allows_as_many_bad_rows_as_before_unless_told(tmp_path):
     rows = write(tmp_path / "a.jsonl", texts(9))
     with rows.open("a") as file:
