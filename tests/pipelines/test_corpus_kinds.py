@@ -1,9 +1,21 @@
-"""Preference pairs, benchmark items and personal data, through a whole filter run."""
+"""Preference pairs, benchmark items and personal data, and all kinds of input, through whole filter runs."""
 
+import gzip
+import io
 import json
+import random
+from types import SimpleNamespace
 
-from corpus_runs import records, run, settings
+import datasets
+import pyarrow as pa
+import pytest
+from corpus_runs import QUIET, records, run, settings
+from pyarrow import parquet
 from tunewell.filters import RowReader
+from tunewell.pipelines.corpus import inputs as inputs_module
+from tunewell.pipelines.corpus import runner
+from tunewell.pipelines.corpus.again import plan_again
+from tunewell.pipelines.corpus.runner import run_corpus
 
 PAIR = {"prompt": "Say it", "chosen": "Surely", "rejected": "No"}
 
@@ -94,3 +106,70 @@ def test_rows_with_personal_data_are_dropped_by_kind(tmp_path):
     (record,) = records(tmp_path / "out", "dropped")
     assert (record["filter"], record["reason"], record["matched"]) == ("personal_data", "email", "email")
     assert rows[0]["text"][slice(*record["span"])] == "anna@posthof.net"
+
+
+TEXT = "the of and to in is that for it as was with be by on not he his but at are this have from or had"
+WORDS = tuple(TEXT.split())
+ODD = ["naïve", "中文", "\u0000", "BAD\u200bWORD", "b\u0430dword", "b@dw0rd", "two parts", "joe.smith@mail.com", "🙂",
+       "\u2028", "\\", '"', "+1 212 555 0187", "8.8.8.8", "İ", "ﬁ", "\t", "e\u0301"]  # fmt: skip
+
+
+def odd_rows(rng, item):
+    """Rows with copies, repetitions, a benchmark's item and all that is hard to fold."""
+    clean: list[str] = []
+    for number in range(80):
+        words = [rng.choice(ODD if rng.random() < 0.1 else WORDS) for _ in range(rng.randint(0, 40))]
+        match number % 8:
+            case 1:
+                words += item.upper().split()
+            case 2:
+                words = rng.sample(WORDS, 3) * 20
+            case 3:
+                clean = words = rng.sample(WORDS, 24)
+            case 4 if number % 16 == 4:
+                words = clean
+            case 5:
+                words = [*clean[:7], rng.choice(WORDS), *clean[8:]]
+        yield {"id": number, "text": (" " if number % 8 in (3, 4) else rng.choice([" ", "  ", "\n"])).join(words)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_same_rows_meet_the_same_fate_whatever_they_lie_in_and_once_more_on_their_scores(
+    tmp_path, monkeypatch, seed
+):
+    monkeypatch.setattr(runner, "_report", lambda out, summary, record: (out / "report.html").touch())
+    rng = random.Random(seed)
+    item = " ".join(rng.choice(WORDS) for _ in range(14))
+    rows = list(odd_rows(rng, item))
+    own = settings(
+        tmp_path, words=("badword", "two parts"), leetspeak=True, length={"low": 2, "high": 60}, repetition={},
+        benchmarks=[str(write(tmp_path / "bench.jsonl", [{"q": item}]))], personal_data={}, exact_duplicates=True,
+        near_duplicates={"threshold": 0.6, "shingle_words": 2}, toxicity=f"wordlist:{tmp_path / 'words.txt'}",
+    )  # fmt: skip
+    lines = write(tmp_path / "a.jsonl", rows).read_bytes()
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines))
+    table = pa.table({name: [row[name] for row in rows] for name in ("id", "text")})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=7)
+    datasets.Dataset(table).save_to_disk(tmp_path / "saved")
+    monkeypatch.setattr(inputs_module.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(lines)))
+
+    def fates(out):
+        dropped = {
+            one["row"]["id"]: {key: one[key] for key in ("filter", "reason", "score", "span", "matched", "also")}
+            | {"repeats": (one.get("repeats") or {}).get("line")}
+            for one in records(out, "dropped")
+        }
+        return [row["id"] for row in records(out, "kept")], dropped, records(out, "quarantine")
+
+    for name in ("a.jsonl", "a.jsonl.gz", "a.parquet", "saved", "-"):
+        given = name if name == "-" else tmp_path / name
+        summary = run([given], tmp_path / f"out-{name}", own, unit_bytes=rng.choice([300, 3000, 10**6]))
+        assert fates(tmp_path / f"out-{name}") == fates(tmp_path / "out-a.jsonl")
+        assert summary["read"] == 80 and summary["quarantined"] == 0
+    run_corpus(plan_again(tmp_path / "out-a.jsonl", tmp_path / "again", own), QUIET)
+    assert fates(tmp_path / "again") == fates(tmp_path / "out-a.jsonl")
+    _, dropped, _ = fates(tmp_path / "again")
+    assert {name for one in dropped.values() for name in (one["filter"], *one["also"])} == {
+        "blocklist", "length", "repetition", "contamination", "personal_data", "toxicity", "exact_duplicate",
+        "near_duplicate",
+    }  # fmt: skip

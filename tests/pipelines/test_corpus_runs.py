@@ -316,8 +316,6 @@ def test_a_damaged_parquet_file_is_told_before_anything_starts(tmp_path):
 
 
 def test_a_folder_saved_by_datasets_is_read_by_rows(tmp_path):
-    import datasets
-
     datasets.Dataset.from_list(texts(50)).save_to_disk(tmp_path / "saved")
     summary = run([tmp_path / "saved"], tmp_path / "out", settings(tmp_path))
     assert (summary["read"], summary["dropped"]) == (50, 10)
