@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...toolkit.data.rows import is_hub_id, nearest
-from ...toolkit.errors import DataError, SettingsError
+from ...toolkit.errors import DataError, RunError, SettingsError
 from ...toolkit.files import atomic_writer
 from .units import Kind, Source
 
@@ -162,7 +162,7 @@ def _visible(path: Path) -> list[Path]:
 
 def _file(path: Path, name: str, kind: Kind, *, has_time: bool = True) -> Source:
     try:
-        size, identity = path.stat().st_size, state_of(path) if has_time else _whole(path)
+        state, identity = path.stat(), state_of(path) if has_time else _whole(path)
     except OSError as error:
         raise DataError(f"cannot read {name}: {error.strerror}. Give the path of a readable file") from error
     groups = _row_groups(path, name) if kind == "parquet" else 0
@@ -170,10 +170,33 @@ def _file(path: Path, name: str, kind: Kind, *, has_time: bool = True) -> Source
         name=name,
         path=str(path.resolve()),
         kind=kind,
-        size=size,
+        size=state.st_size,
         parts=groups,
         identity=identity,
+        modified=state.st_mtime_ns if has_time else None,
     )
+
+
+def check_unchanged(source: Source) -> None:
+    """Make sure that a file is still the one that was found: nobody could say what half of it would mean.
+
+    Raises:
+        RunError: it was written to, or is gone.
+    """
+    if source.modified is None:
+        return
+    try:
+        state = Path(source.path).stat()
+    except OSError as error:
+        raise RunError(f"the input {source.name} cannot be read any more: {error.strerror}. {_WAIT}") from error
+    if (state.st_size, state.st_mtime_ns) != (source.size, source.modified):
+        raise RunError(
+            f"the input {source.name} was written to while the run read it (it had {source.size:,} bytes, now "
+            f"{state.st_size:,}). {_WAIT}"
+        )
+
+
+_WAIT = "Let nothing write to the inputs, or filter a copy, and give the same command again."
 
 
 def state_of(path: Path) -> str:

@@ -185,6 +185,11 @@ class UnitWriter:
         (self._folder / RECORD).write_bytes(orjson.dumps(record, option=JSON_OPTIONS))
         return record
 
+    def close(self) -> None:
+        """Close the files, of a unit too that was not finished."""
+        for file in (self._kept, self._dropped, self._quarantine):
+            file.close()
+
     def _columns(self) -> dict[str, Any]:
         none = np.zeros(0, dtype=np.int64)
         segments = np.array([place.segment for place in self._places], dtype=np.int32)

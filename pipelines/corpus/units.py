@@ -35,6 +35,7 @@ class Source:
         size: bytes of the file, or of all rows of a data set.
         parts: row groups of a Parquet file, rows of a data set, parts of a run; 0 where bytes are counted.
         identity: changes when the content changes.
+        modified: when the file was last written, in nanoseconds; None where it is no file of the user's.
         split: of a data set.
     """
 
@@ -44,6 +45,7 @@ class Source:
     size: int
     parts: int = 0
     identity: str = ""
+    modified: int | None = None
     split: str = ""
 
 

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ from ...toolkit.errors import TunewellError
 from ...toolkit.files import read_json
 from ..filter_building import split_filters
 from .batches import Bad, Batch
+from .inputs import check_unchanged
 from .plan import Plan
 from .publishing import Edges, publish
 from .segments import read_segment
@@ -69,8 +71,10 @@ class Worker:
 
     def _judge(self, unit: Unit) -> None:
         rows, comparing = self._filters
-        with staged_folder(self._plan.staged(unit)) as folder:
-            writer = UnitWriter(folder, rows, comparing)
+        with (
+            staged_folder(self._plan.staged(unit)) as folder,
+            closing(UnitWriter(folder, rows, comparing)) as writer,
+        ):
             for segment in unit.segments:
                 writer.begin(segment.source)
                 source = self._plan.sources[segment.source]
@@ -81,10 +85,12 @@ class Worker:
                         writer.add(batch, verdicts)
                         self._report(batch.n_bytes)
                     continue
+                check_unchanged(source)
                 for batch in read_segment(source, segment, self._plan.reader, self._plan.settings.pace):
                     batch, verdicts, failed = judge_batch(rows, batch)
                     writer.add(batch, verdicts, failed)
                     self._report(batch.n_bytes)
+                check_unchanged(source)
             writer.finish()
 
 

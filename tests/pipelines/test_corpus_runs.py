@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+import os
 from dataclasses import dataclass, replace
 
 import datasets
@@ -247,6 +248,34 @@ def test_rows_that_a_filter_fails_on_are_set_aside_and_not_dropped(tmp_path, mon
     (bad,) = records(tmp_path / "out", "quarantine")
     assert bad["error"] == "filter_failed" and "ZeroDivisionError: by a cursed text" in bad["detail"]
     assert bad["source"]["line"] == 2 and raw_of(bad) == b'{"text": "cursed"}'
+
+
+@pytest.mark.parametrize(
+    ("happens", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes() * 2), r"written to .* had 6,300 bytes, now 12,600\)"),
+        (lambda path: os.truncate(path, 100), r"now 100\)"),
+        (lambda path: path.write_bytes(path.read_bytes().upper()), r"a\.jsonl was written to while the run read it"),
+        (lambda path: path.unlink(), r"cannot be read any more: No such file"),
+    ],
+)
+def test_an_input_that_is_written_to_while_it_is_read_stops_the_run(tmp_path, monkeypatch, happens, message):
+    rows = write(tmp_path / "a.jsonl", texts(200))
+    seen = []
+
+    class Watching(Failing):
+        def judge(self, texts):
+            seen.append(len(texts))
+            if len(seen) == 1:
+                happens(rows)
+            return super().judge(texts)
+
+    monkeypatch.setattr(plan_module, "build_filters", lambda *args: {"watching": Watching()})
+    with pytest.raises(RunError, match=message):
+        run([rows], tmp_path / "out", FilterSettings(), unit_bytes=2000)
+    assert not (tmp_path / "out" / "kept").exists() and len(seen) == 1
+    write(rows, texts(200))
+    assert run([rows], tmp_path / "out", FilterSettings())["read"] == 200  # nothing was judged of what it was then
 
 
 def test_parquet_is_cut_at_row_groups_and_bytes_are_written_as_text(tmp_path):
