@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...toolkit.data.dataset_rows import check_one_kind
 from ...toolkit.data.rows import is_hub_id, nearest
 from ...toolkit.errors import DataError, RunError, SettingsError
 from ...toolkit.files import atomic_writer
@@ -144,6 +145,7 @@ def _folder(given: str, path: Path, out: Path, split: str) -> Iterator[Source]:
         for file in readable:
             yield _file(file, str(Path(given) / file.relative_to(path)), kind_of(file))
     elif files:
+        check_one_kind(path, files)
         yield _dataset(given, str(path.resolve()), split)
     else:
         raise DataError(f"the folder {given} holds no files, wanted files of rows. Check that it is the one you meant")

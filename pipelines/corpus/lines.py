@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...toolkit.data.rows import zstd_chunks
+from ...toolkit.data.row_files import zstd_chunks
 from ...toolkit.errors import DataError
 
 BLOCK = 1 << 20

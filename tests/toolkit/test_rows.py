@@ -66,7 +66,7 @@ def test_jsonl_is_read_plain_and_compressed(tmp_path: Path, name: str, content: 
 
 
 def test_zstd_lines_longer_than_a_chunk_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunewell.toolkit.data.rows.CHUNK", 7)
+    monkeypatch.setattr("tunewell.toolkit.data.row_files.CHUNK", 7)
     content = zstandard.compress(JSONL) + zstandard.compress(JSONL)
     assert read_rows(put(tmp_path / "a.jsonl.zst", content)) == ROWS * 2
 
@@ -107,6 +107,25 @@ def test_a_folder_is_read_by_datasets(tmp_path: Path, monkeypatch: pytest.Monkey
     assert read_rows(tmp_path / "splits", split="dev") == [{"text": "d"}]
     with pytest.raises(DataError, match="cannot read the split 'train'"):
         read_rows(tmp_path / "splits")
+
+
+def test_a_folder_with_files_of_several_kinds_is_refused_unless_its_card_tells_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    put(folder / "a.jsonl", b'{"text": "a"}\n')
+    put(folder / "dataset_infos.json", b"{}")
+    put(folder / ".b.csv", b"hidden")
+    assert read_rows(folder) == [{"text": "a"}]
+    put(folder / "b.csv", b"text\nb\n")
+    put(folder / "c.csv", b"text\nc\n")
+    with pytest.raises(DataError, match=r"rows holds files of several kinds \(2 CSV, 1 JSON\).* Name the files"):
+        read_rows(folder)
+    put(folder / "README.md", b"---\nconfigs:\n- config_name: default\n  data_files: a.jsonl\n---\n")
+    assert read_rows(folder) == [{"text": "a"}]
 
 
 def test_only_a_name_that_cannot_be_a_file_here_is_asked_of_the_hub(
