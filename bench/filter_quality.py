@@ -42,6 +42,7 @@ from tunewell.filters import (
     RepetitionFilter,
     RowReader,
     ToxicityFilter,
+    duplicates,
     find_personal_data,
     read_benchmarks,
 )
@@ -216,6 +217,32 @@ def near_duplicates(data: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         )
     whole = judge.decide(judge.summarise(texts)).of
     yield "near duplicates, unrelated dialogues", {"taken": share(whole >= 0)}
+    for n in (6_000, 24_000):
+        yield f"near duplicates, {n:,} texts of one template", template_texts(n, sorted(vocabulary))
+
+
+def template_texts(n: int, vocabulary: Sequence[str], n_copies: int = 300) -> dict[str, Any]:
+    """Texts that share five words in six, and copies of some with one word replaced: compared in part, and with all."""
+    rng = random.Random(0)
+    template = rng.choices(vocabulary, k=64)
+    texts = [template + rng.choices(vocabulary, k=12) for _ in range(n)]
+    numbers = rng.sample(range(n), n_copies)
+    judge = NearDuplicateFilter()
+    sets = [set(judge._shingles(" ".join(words))) for words in texts[:2]]
+    for number in numbers:
+        at = 64 + rng.randrange(12)
+        texts.append([*texts[number][:at], rng.choice(vocabulary), *texts[number][at + 1 :]])
+    summaries = judge.summarise([" ".join(words) for words in texts])
+    found: dict[str, Any] = {"similarity": len(sets[0] & sets[1]) / len(sets[0] | sets[1])}
+    usual = duplicates.COMPARED_OF_BAND
+    for name, most in (("", usual), (", all compared", n)):
+        duplicates.COMPARED_OF_BAND = most
+        began = time.perf_counter()
+        of = judge.decide(summaries).of
+        found |= {f"seconds{name}": time.perf_counter() - began, f"copies taken{name}": share(of[n:] >= 0)}
+        found[f"texts taken{name}"] = share(of[:n] >= 0)
+    duplicates.COMPARED_OF_BAND = usual
+    return found
 
 
 def whole_run(data: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -21,6 +21,10 @@ BLANK = 0
 SEED = 1
 FOUND_AT_THRESHOLD = 0.99
 "The bands are chosen so that of the pairs at the threshold this share is compared at all."
+COMPARED_OF_BAND = 64
+"""A text is compared with the first so many that stay and share a band with it, band by band. Where more share one it
+comes from a template, and what tells them apart lies in other bands. Comparing with all takes time that grows with the
+square of their number, and of thousands of estimates a little below the threshold chance lifts some above it."""
 MIXER = np.uint64(0x9E3779B97F4A7C15)  # the golden ratio in 64 bits, as splitmix64 has it
 
 
@@ -71,7 +75,8 @@ class NearDuplicateFilter:
 
     Errors: with 128 hashes an estimate has a standard deviation of at most 0.035 at 0.8. Of pairs with a true
     similarity of 0.9 nearly all are found, of those at 0.7 nearly none are taken; `chances` computes both sides, and
-    docs/filters.md has them measured. Texts with fewer words than a shingle are compared as a whole.
+    docs/filters.md has them measured. Texts with fewer words than a shingle are compared as a whole. Of thousands that
+    share a template, a text is compared with a part (`COMPARED_OF_BAND`).
 
     Raises:
         SettingsError: values that make no sense.
@@ -126,14 +131,16 @@ class NearDuplicateFilter:
         for row in np.flatnonzero(is_shared.any(axis=1)).tolist():
             own = keys[row, is_shared[row]].tolist()
             if earlier := sorted({other for key in own for other in kept.get(key, ())}):
-                alike = (signatures[earlier] == signatures[row]).mean(axis=1)
+                alike = np.count_nonzero(signatures[earlier] == signatures[row], axis=1) / self.n_hashes
                 best = int(alike.argmax())
                 similarity[row] = alike[best]
                 if alike[best] >= self.threshold:
                     of[row] = earlier[best]
                     continue
             for key in own:
-                kept.setdefault(key, []).append(row)
+                same = kept.setdefault(key, [])
+                if len(same) < COMPARED_OF_BAND:
+                    same.append(row)
         return Repeats(of=of, similarity=similarity, reason="near_duplicate")
 
     def chances(self, similarity: float) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tunewell.filters import duplicates
 from tunewell.filters.duplicates import ExactDuplicateFilter, NearDuplicateFilter
 from tunewell.filters.words import words_of
 from tunewell.toolkit.errors import SettingsError
@@ -129,6 +130,31 @@ def test_tables_find_what_comparing_all_with_all_finds():
             kept.append(row)
     assert 50 < len(expected) < 250
     assert dropped_for(judge, texts) == expected
+
+
+def test_of_texts_with_one_template_the_copies_are_found_and_each_is_compared_with_a_part_alone(monkeypatch):
+    rng = random.Random(5)
+    originals = [words("template", 50) + words(seed, 20) for seed in range(1500)]
+    copies = rng.sample(range(1500), 100)
+    altered = [changed(originals[number], 50 + rng.randrange(20)) for number in copies]
+    texts = [" ".join(one) for one in originals + altered]
+    first, second = shingles(texts[0]), shingles(texts[1])
+    assert 0.5 < len(first & second) / len(first | second) < 0.6  # alike, but no duplicates
+    judge = NearDuplicateFilter()
+    summaries, compared, count = judge.summarise(texts), [], np.count_nonzero
+
+    def counting(same, axis):
+        compared.append(len(same))
+        return count(same, axis=axis)
+
+    monkeypatch.setattr(np, "count_nonzero", counting)
+    assert judge.decide(summaries).of[1500:].tolist() == copies
+    some = sum(compared)
+    compared.clear()
+    monkeypatch.setattr(duplicates, "COMPARED_OF_BAND", 10**9)
+    assert judge.decide(summaries).of[1500:].tolist() == copies
+    # Against all, the number of comparisons grows with the square of the texts.
+    assert some < 1600 * 150 and sum(compared) > 1600**2 / 6
 
 
 @pytest.mark.parametrize("shared", [40, 48, 53, 57])
