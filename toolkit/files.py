@@ -96,10 +96,18 @@ def unfinished_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(working, ignore_errors=True)
 
 
-def clear_unfinished(folder: Path, *, is_deep: bool = False) -> None:
-    """Remove what killed processes were writing in a folder, or anywhere beneath it, where nobody writes now."""
+def clear_unfinished(folder: Path, *, is_deep: bool = False, target: str = "") -> None:
+    """Remove what killed processes were writing in a folder, or anywhere beneath it, where nobody writes now.
+
+    Args:
+        folder: where they wrote.
+        is_deep: in the folders beneath it too.
+        target: only what was to become the file or folder of this name.
+    """
     found = folder.rglob(".*.tmp") if is_deep else folder.glob(".*.tmp")
     for path in [path for path in found if UNFINISHED.fullmatch(path.name)]:
+        if target and path.name.rsplit(".", 2)[0] != f".{target}":
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

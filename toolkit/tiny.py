@@ -3,7 +3,6 @@
 import math
 import os
 import random
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from .errors import DataError
-from .files import sha256_file, sha256_of
+from .files import sha256_file, sha256_of, unfinished_folder
 from .muon import Muon
 from .settings.base import TinySettings
 from .settings.reading import to_tree
@@ -141,11 +140,10 @@ def cached_base(
     folder = (cache or cache_folder()) / f"tiny-{key[:16]}"
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as building:
-        build_base(texts, Path(building) / "base", seed=seed, settings=settings, tokenizer=tokenizer, progress=progress)
+    with unfinished_folder(folder) as part:
+        build_base(texts, part / "base", seed=seed, settings=settings, tokenizer=tokenizer, progress=progress)
         try:
-            (Path(building) / "base").rename(folder)
+            (part / "base").rename(folder)
         except OSError:
             if not folder.is_dir():  # else another process finished the same base first
                 raise

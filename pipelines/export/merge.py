@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...toolkit.errors import ModelError, RunError
-from ...toolkit.files import unfinished_folder, write_json
+from ...toolkit.files import clear_unfinished, unfinished_folder, write_json
 from ...toolkit.model.generation import end_tokens
 from ...toolkit.model.tokens import encode_plain, start_ids
 from ...toolkit.settings.base import BaseSettings
@@ -171,6 +171,7 @@ def _write(model: Any, tokenizer: Any, source: ModelSource, exported: Exported) 
     from transformers import GenerationConfig
 
     out = exported.folder
+    clear_unfinished(out.parent, target=out.name)  # a model of a killed export may be large
     try:
         with unfinished_folder(out) as part:
             model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]

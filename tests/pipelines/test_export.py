@@ -14,7 +14,7 @@ from tunewell.pipelines.export.merge import Exported, export_model
 from tunewell.pipelines.model_source import ModelSource, answering, find_model, with_memory
 from tunewell.pipelines.prompt_form import PromptForm, prompt_form
 from tunewell.toolkit.errors import ModelError, RunError
-from tunewell.toolkit.files import read_json
+from tunewell.toolkit.files import read_json, unfinished_path
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 QUESTION = "Question: What is the bread of Popu made from?\nAnswer:"
@@ -44,6 +44,8 @@ def in_float32(run: Path, role: str | None = None) -> ModelSource:
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory) -> Exported:
     out = tmp_path_factory.mktemp("export") / "model"
+    unfinished_path(out).mkdir()  # of a killed export
+    unfinished_path(out.with_name("another")).mkdir()  # somebody may be at it
     return export_model(in_float32(run), out, Console(is_quiet=True), dtype="float32")
 
 
@@ -75,7 +77,7 @@ def test_weights_are_safetensors_and_nothing_unfinished_is_left(exported):
     names = {path.name for path in exported.folder.iterdir()}
     assert {"model.safetensors", "config.json", "tokenizer.json", "README.md", "chat_template.jinja"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
-    assert [path.name for path in exported.folder.parent.iterdir()] == ["model"]
+    assert sorted(path.name.split(".")[:2] for path in exported.folder.parent.iterdir()) == [["", "another"], ["model"]]
 
 
 def test_an_adapter_of_a_4_bit_base_is_merged_into_the_16_bit_one_and_told(run, tmp_path):

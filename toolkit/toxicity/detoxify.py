@@ -1,8 +1,6 @@
 """Checkpoints of the package detoxify, read safely and without the network."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from ..errors import ModelError, RunError
-from ..files import sha256_file, sha256_of
+from ..files import sha256_file, sha256_of, unfinished_folder
 from .classifier import ClassifierToxicity, load_tokenizer
 
 RELEASES = "https://github.com/unitaryai/detoxify/releases"
@@ -188,14 +186,10 @@ def _fill(model: Any, state: dict[str, torch.Tensor], path: Path) -> None:
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write the folder whole or not at all."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
-        try:
-            model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
-            os.rename(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with unfinished_folder(folder) as part:
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            os.rename(part, folder)
     except OSError as error:
         if not folder.is_dir():  # else another process was quicker
             raise RunError(f"cannot write the converted model to {folder}: {error}. Free some space there") from error
