@@ -1,11 +1,9 @@
 """A sample of a corpus is judged, to estimate what a run would remove and how long it would take."""
 
-import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from ...eval.statistics import share_score
@@ -14,20 +12,12 @@ from ...toolkit.errors import DataError
 from ..console import Console
 from ..filter_building import CALIBRATION_SAMPLE, split_filters
 from ..report.numbers import duration
-from .batches import Batch
 from .engines import n_workers_for
 from .plan import Plan
 from .progress import tell_passed_over
-from .segments import read_segment
+from .sampling import BEGINNING, Sample
 from .sizes import growth, rows_in
-from .units import Segment, Source
 from .worker import judge_batch
-
-PLACES = 40
-"Places of the corpus that a sample is drawn from, evenly spread with a random shift."
-WINDOW = 16_000_000
-SMALL = 4_000_000
-"A corpus of so many bytes is read whole."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +25,10 @@ class Estimate:
     """What a run would do, judged by a sample.
 
     Attributes:
-        rows: rows judged.
-        unreadable: rows of the sample that could not be read.
+        rows: rows judged, drawn from those that were read.
+        read: rows read.
+        unreadable: of those, rows that could not be.
+        begun: packed files of which only the beginning was looked at.
         dropped: share that would be dropped, with its interval.
         by_reason: the same by filter and reason; a row counts for the first filter that drops it.
         rows_in_all: estimate from the bytes of a row, unpacked; Parquet and data sets tell.
@@ -47,7 +39,9 @@ class Estimate:
     """
 
     rows: int
+    read: int
     unreadable: int
+    begun: tuple[str, ...]
     dropped: Score
     by_reason: dict[tuple[str, str], Score]
     rows_in_all: int
@@ -65,7 +59,9 @@ class Estimate:
         """Plain values."""
         return {
             "rows": self.rows,
+            "read": self.read,
             "unreadable": self.unreadable,
+            "begun": list(self.begun),
             "dropped": self.dropped.as_json(),
             "by_reason": [
                 {"filter": name, "reason": reason, **score.as_json()}
@@ -80,12 +76,15 @@ class Estimate:
     def as_text(self) -> str:
         """A few lines for people."""
         lines = [
-            f"{self.rows:,} rows judged, {self.unreadable:,} could not be read; nothing was written",
+            f"{self.rows:,} rows judged of {self.read:,} read for it, {self.unreadable:,} of which could not be read; "
+            "nothing was written",
             f"would drop {_percent(self.dropped)}",
             *(f"  {name}: {reason}: {_percent(score)}" for (name, reason), score in self.by_reason.items()),
             f"about {self.rows_in_all:,} rows in all; {self.rows_per_second:,.0f} rows/s a worker, {self.workers} "
             f"worker{'s' * (self.workers != 1)}: about {duration(self.seconds)}",
         ]
+        if self.begun:
+            lines.append(begun_line(self.begun))
         if self.compares:
             lines.append("repeats are removed over the whole corpus; a sample does not tell how many")
         return "\n".join(lines)
@@ -109,19 +108,16 @@ def estimate(plan: Plan, n: int, console: Console, *, workers: int | None = None
     rows, comparing = split_filters(plan.build())
     loaded = time.monotonic()
     reasons: Counter[tuple[str, str]] = Counter()
-    judged = unreadable = dropped = n_bytes = n_lines = 0
+    judged = dropped = n_failed = 0
     spent = 0.0
-    first_bad = ""
+    sample = Sample(plan, n, seed)
     with console.bar("judging a sample") as advance:
-        for batch, share in _sample(plan, n, seed):
-            n_bytes, n_lines = n_bytes + batch.n_bytes, n_lines + batch.n_lines - batch.blank
-            unreadable += len(batch.bad)
-            part = batch.some(range(min(share, len(batch.texts))))
+        for batch in sample.batches():
             start = time.monotonic()
-            part, verdicts, failed = judge_batch(rows, part)
+            part, verdicts, failed = judge_batch(rows, batch)
             spent += time.monotonic() - start
-            judged, unreadable = judged + len(part.texts), unreadable + len(failed)
-            first_bad = first_bad or next((f"{one.error}: {one.detail}" for one in (*batch.bad, *failed)), "")
+            judged, n_failed = judged + len(part.texts), n_failed + len(failed)
+            sample.first_bad = sample.first_bad or next((f"{one.error}: {one.detail}" for one in failed), "")
             for index in range(len(part.texts)):
                 first = next(((name, one[index]) for name, one in verdicts.items() if not one[index].keep), None)
                 if first is not None:
@@ -130,82 +126,39 @@ def estimate(plan: Plan, n: int, console: Console, *, workers: int | None = None
             advance(judged, n)
     if not judged:
         names = ", ".join(source.name for source in plan.sources[:3])
-        found = f"{unreadable:,} rows that could not be read, the first {first_bad}" if unreadable else "no rows"
+        n_bad = sample.unreadable + n_failed
+        found = f"{n_bad:,} rows that could not be read, the first {sample.first_bad}" if n_bad else "no rows"
         raise DataError(f"the sample of {names} holds {found}; wanted rows to judge. Check that it is what you meant.")
-    total = sum(source.size for source in plan.sources)
-    if total <= SMALL:
-        in_all = n_lines
+    if sample.is_whole:
+        in_all = sample.read
     else:
         grows = growth(plan.sources)
-        per_row = n_bytes / max(n_lines, 1)
+        per_row = sample.n_bytes / max(sample.read, 1)
         in_all = round(sum(rows_in(source, grows.get(source.kind, 1.0), per_row) for source in plan.sources))
     return Estimate(
-        rows=judged, unreadable=unreadable, dropped=_share(dropped, judged),
+        rows=judged, read=sample.read, unreadable=sample.unreadable + n_failed, begun=tuple(sample.begun),
+        dropped=_share(dropped, judged),
         by_reason={key: _share(count, judged) for key, count in reasons.most_common()}, rows_in_all=in_all,
         seconds_to_load=loaded - began, rows_per_second=judged / max(spent, 1e-9),
         workers=n_workers_for(plan, workers), compares=bool(comparing),
     )  # fmt: skip
 
 
-def sample_texts(plan: Plan, *, n: int = CALIBRATION_SAMPLE, seed: int = 0) -> list[str]:
-    """Draw texts from all over the corpus."""
-    return [text for batch, share in _sample(plan, n, seed) for text in batch.texts[:share]]
+def sample_texts(
+    plan: Plan, *, n: int = CALIBRATION_SAMPLE, seed: int = 0, say: Callable[[str], None] = lambda text: None
+) -> list[str]:
+    """Draw texts from all over the corpus; `say` is told what was not looked at."""
+    sample = Sample(plan, n, seed)
+    found = [text for batch in sample.batches() for text in batch.texts]
+    if sample.begun:
+        say(begun_line(sample.begun))
+    return found
 
 
-def _sample(plan: Plan, n: int, seed: int) -> Iterator[tuple[Batch, int]]:
-    """Read a batch at each of some places, and tell how many of its rows to take."""
-    total = sum(source.size for source in plan.sources)
-    if total <= SMALL:
-        yield from _sample_of_all(plan, n)
-        return
-    rng = random.Random(seed)
-    places = min(PLACES, max(1, n // 8))
-    left = n
-    for number in range(places):
-        at = int((number + rng.random()) / places * total)
-        batch = next(iter(_from(plan, at)), None)
-        if batch is None:
-            continue
-        share = -(-left // (places - number))
-        yield batch, share
-        left -= min(share, len(batch.texts))
-
-
-def _sample_of_all(plan: Plan, n: int) -> Iterator[tuple[Batch, int]]:
-    """Read a small corpus whole, so that no row is taken twice, and take an even share of each batch."""
-    batches = [
-        batch
-        for unit in plan.units
-        for segment in unit.segments
-        for batch in read_segment(plan.sources[segment.source], segment, plan.reader)
-    ]
-    rows = sum(len(batch.texts) for batch in batches)
-    wanted, seen, taken = min(n, rows), 0, 0
-    for batch in batches:
-        seen += len(batch.texts)
-        share = wanted * seen // max(rows, 1) - taken
-        taken += share
-        yield batch, share
-
-
-def _from(plan: Plan, at: int) -> Iterator[Batch]:
-    """Read on from a byte of the whole corpus; of a compressed file, from its beginning."""
-    for number, source in enumerate(plan.sources):
-        if at < source.size:
-            yield from islice(read_segment(source, _segment(number, source, at), plan.reader), 1)
-            return
-        at -= source.size
-
-
-def _segment(number: int, source: Source, at: int) -> Segment:
-    if source.kind == "jsonl":
-        # Whole lines that begin here: near the end of a file there may be none, so its last stretch is taken.
-        start = min(at, max(0, source.size - WINDOW // 8))
-        return Segment(number, start, min(source.size, start + WINDOW), WINDOW)
-    if source.parts:
-        start = min(at * source.parts // source.size, source.parts - 1)
-        return Segment(number, start, source.parts if source.kind == "dataset" else start + 1, 0)
-    return Segment(number, 0, source.size, source.size)
+def begun_line(names: Sequence[str]) -> str:
+    """Say which packed files were looked at in part."""
+    shown = f"{', '.join(names[:3])}{' and others' * (len(names) > 3)}"
+    return f"the sample knows only the first {BEGINNING // 10**6} MB, unpacked, of {shown}"
 
 
 def _share(count: int, n: int) -> Score:

@@ -70,8 +70,8 @@ def make_plan(
     from .dry_run import sample_texts
 
     causal = FilterModel(source=model, base=plan.base)
-    sample = sample_texts(plan, seed=seed)
     shown = console or Console(is_quiet=True)
+    sample = sample_texts(plan, seed=seed, say=shown.warn)
     return replace(plan, settings=with_calibrated_thresholds(settings, causal, sample, seed, shown))
 
 

@@ -33,6 +33,37 @@ def table_rows(source: Source, segment: Segment, at_once: int) -> Iterator[Part]
     return (_parquet if source.kind == "parquet" else _dataset)(source, segment, at_once)
 
 
+def part_at(source: Source, place: float, at_once: int) -> tuple[Part, int]:
+    """Read some rows around a place, from 0, the beginning of the source, to 1, its end.
+
+    Returns:
+        The rows, and how many stand before them.
+    """
+    if source.kind == "dataset":
+        first = int(place * source.parts) // at_once * at_once
+        segment = Segment(0, first, min(first + at_once, source.parts), 0)
+        return next(_dataset(source, segment, at_once), []), first
+    import pyarrow
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(source.path, page_checksum_verification=True) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(source.parts)]
+        wanted, before = int(place * sum(sizes)), 0
+        for group, size in enumerate(sizes):
+            if wanted >= before + size:
+                before += size
+                continue
+            done = 0
+            try:
+                for batch in file.iter_batches(batch_size=at_once, row_groups=[group]):
+                    if wanted < before + done + batch.num_rows:
+                        return _rows(batch), before + done
+                    done += batch.num_rows
+            except (pyarrow.ArrowException, OSError) as error:
+                return next(_lost(group, done, size, error, at_once), []), before + done
+    return [], 0
+
+
 def _parquet(source: Source, segment: Segment, at_once: int) -> Iterator[Part]:
     import pyarrow
     from pyarrow import parquet
@@ -45,13 +76,13 @@ def _parquet(source: Source, segment: Segment, at_once: int) -> Iterator[Part]:
                     yield _rows(batch)
                     done += batch.num_rows
             except (pyarrow.ArrowException, OSError) as error:
-                if getattr(error, "errno", None) is not None:
-                    raise  # of the disk, which may do better next time
                 yield from _lost(group, done, n, error, at_once)
 
 
 def _lost(group: int, done: int, n: int, error: Exception, at_once: int) -> Iterator[Part]:
     """One record for each row that the metadata promise, so that nothing is lost without being counted."""
+    if getattr(error, "errno", None) is not None:
+        raise error  # of the disk, which may do better next time
     why = " ".join(str(error).split())
     for first in range(done, n, at_once):
         yield [

@@ -10,7 +10,7 @@ import pytest
 import zstandard
 from corpus_runs import QUIET, settings
 from pyarrow import parquet
-from tunewell.pipelines.corpus import dry_run, progress
+from tunewell.pipelines.corpus import progress, sampling
 from tunewell.pipelines.corpus.dry_run import estimate
 from tunewell.pipelines.corpus.inputs import find_sources
 from tunewell.pipelines.corpus.progress import RunProgress
@@ -36,7 +36,7 @@ def packed(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
 def test_a_dry_run_counts_the_rows_of_packed_files(packed, tmp_path, monkeypatch, name):
-    monkeypatch.setattr(dry_run, "SMALL", 100_000)
+    monkeypatch.setattr(sampling, "SMALL", 100_000)
     found = estimate(make_plan([str(packed / name)], tmp_path / "out", settings(tmp_path)), 500, QUIET)
     assert found.rows_in_all == pytest.approx(N_ROWS, rel=0.03)
 
