@@ -158,7 +158,7 @@ def sample_texts(
 def begun_line(names: Sequence[str]) -> str:
     """Say which packed files were looked at in part."""
     shown = f"{', '.join(names[:3])}{' and others' * (len(names) > 3)}"
-    return f"the sample knows only the first {BEGINNING // 10**6} MB, unpacked, of {shown}"
+    return f"the sample knows only the beginning ({BEGINNING // 10**6} MB in all, unpacked) of {shown}"
 
 
 def _share(count: int, n: int) -> Score:

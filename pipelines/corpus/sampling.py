@@ -15,7 +15,7 @@ PLACES = 40
 SMALL = 4_000_000
 "A corpus of so many bytes is read whole."
 BEGINNING = 32_000_000
-"Bytes, unpacked, that are read of a gzip or zstd file, which can be entered at its beginning alone."
+"Bytes, unpacked, that are read in all of gzip and zstd files, each of which can be entered at its beginning alone."
 FEWEST = 64
 "Rows that are read at a place, of which the sample takes some; more where it takes more."
 TURNS = 3
@@ -53,6 +53,7 @@ class Sample:
     first_bad: str = ""
     begun: list[str] = field(default_factory=list)
     _taken: dict[int, set[int]] = field(default_factory=dict)
+    _beginning: int = BEGINNING
 
     @property
     def is_whole(self) -> bool:
@@ -71,9 +72,11 @@ class Sample:
         for turn in range(TURNS):
             places = self._places(rng)
             places_left = sum(map(len, places.values()))
+            streams = [number for number in places if self.plan.sources[number].kind in ("gz", "zst")]
+            self._beginning = BEGINNING // max(len(streams), 1)
             for number, own in places.items():
                 quota = -(-left * len(own) // places_left)
-                is_stream = self.plan.sources[number].kind in ("gz", "zst")
+                is_stream = number in streams
                 draw = self._of_stream if is_stream else self._of_places
                 for batch in draw(number, own, quota, rng) if left > 0 and not (is_stream and turn) else ():
                     left -= len(batch.texts)
@@ -119,7 +122,7 @@ class Sample:
         """Draw from the beginning of a packed file."""
         source, found, n_bytes = self.plan.sources[number], list[Batch](), 0
         for batch in read_segment(source, Segment(number, 0, source.size, 0), self.plan.reader):
-            if n_bytes >= BEGINNING:
+            if n_bytes >= self._beginning:
                 self.begun.append(source.name)
                 break
             found.append(batch)

@@ -79,7 +79,10 @@ def test_of_a_packed_file_that_is_long_the_beginning_is_read_and_that_is_told(co
     name = str(corpus / "a.jsonl.gz")
     found = estimate(make_plan([name], tmp_path / "out", FilterSettings()), 100, QUIET)
     assert found.begun == (name,) and found.rows == 100 and 2000 < found.read < 5000
-    assert f"unpacked, of {name}" in found.as_text()
+    assert f"unpacked) of {name}" in found.as_text()
+    (tmp_path / "b.jsonl.gz").write_bytes((corpus / "a.jsonl.gz").read_bytes())
+    both = estimate(make_plan([name, str(tmp_path / "b.jsonl.gz")], tmp_path / "out", FilterSettings()), 100, QUIET)
+    assert both.rows == 100 and len(both.begun) == 2 and 2000 < both.read < 5000
 
 
 @pytest.mark.parametrize("ending", ["", "\n"])
