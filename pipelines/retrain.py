@@ -15,7 +15,6 @@ from ..toolkit.settings.reading import setting
 from ..toolkit.stage import Artifacts, Figure, Outcome
 from .console import Console
 from .examination import EvalSettings, Examination
-from .report.numbers import change_text, estimate
 from .sets import read_set
 
 if TYPE_CHECKING:
@@ -193,9 +192,15 @@ def _lines(table: dict[str, dict[str, dict[str, Any]]], differences: Sequence[di
     """The table in words, one line a figure."""
     lines = [f"  {'':<14}" + "".join(f"{arm:>26}" for arm in ARMS)]
     for name, arms in table.items():
-        cells = [" ".join(estimate(one["value"], one["low"], one["high"])) for one in arms.values()]
+        cells = [_with_ends(one["value"], one["low"], one["high"]) for one in arms.values()]
         lines.append(f"  {name:<14}" + "".join(f"{cell:>26}" for cell in cells))
     for row in differences:
-        shown = change_text(row["delta"], row["low"], row["high"])
+        shown = _with_ends(row["delta"], row["low"], row["high"], sign="+")
         lines.append(f"  {row['value']}, {row['from']} to filtered: {shown}")
     return lines
+
+
+def _with_ends(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:
+    if value is None:
+        return "not measured"
+    return f"{value:{sign}.3f}" + ("" if low is None or high is None else f" [{low:{sign}.3f}, {high:{sign}.3f}]")

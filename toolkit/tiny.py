@@ -140,6 +140,7 @@ def cached_base(
     folder = (cache or cache_folder()) / f"tiny-{key[:16]}"
     if folder.is_dir():
         return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)  # a fault names what the user chose
     with unfinished_folder(folder) as part:
         build_base(texts, part / "base", seed=seed, settings=settings, tokenizer=tokenizer, progress=progress)
         try:

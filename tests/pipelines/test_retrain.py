@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from micro_run import MICRO, QUIET, call, libraries_as_before
 from tunewell.pipelines.recipe import find_recipe, read_recipe
-from tunewell.pipelines.retrain import _documents
+from tunewell.pipelines.retrain import _documents, _lines
 from tunewell.toolkit.errors import DataError, SettingsError
 from tunewell.toolkit.files import read_json
 
@@ -35,6 +35,18 @@ def test_the_control_has_as_many_documents_as_were_kept_and_all_are_in_the_order
 def test_a_corpus_of_which_nothing_can_be_compared_is_refused(corpus, kept, message):
     with pytest.raises(DataError, match=message):
         _documents(corpus, kept, seed=0)
+
+
+def test_the_table_in_words_leaves_out_intervals_that_there_are_none_of():
+    figure = {"value": 0.25, "low": 0.1, "high": 0.4}
+    table = {"toxicity": {"unfiltered": figure, "filtered": figure | {"low": None, "high": None},
+                          "random": {"value": None, "low": None, "high": None}}}  # fmt: skip
+    difference = {"value": "toxicity", "from": "random", "delta": -0.1, "low": None, "high": None}
+    lines = _lines(table, [difference, difference | {"low": -0.2, "high": 0.05}])
+    assert lines[1].split() == ["toxicity", "0.250", "[0.100,", "0.400]", "0.250", "not", "measured"]
+    assert [line.strip() for line in lines[2:]] == [
+        "toxicity, random to filtered: -0.100", "toxicity, random to filtered: -0.100 [-0.200, +0.050]",
+    ]  # fmt: skip
 
 
 def test_only_a_tiny_base_can_be_trained_anew():
