@@ -63,6 +63,7 @@ def plan_again(run: Path, out: Path, settings: FilterSettings) -> Plan:
     """
     summary = _summary(run)
     faults = list(_needs_scoring(summary["made_with"]["filter"], to_tree(settings)))
+    faults += _changed_files(summary["made_with"]["files"], settings)
     axes = [measure for measure, *_ in summary["limits"].get("trigger_likelihood", [])]
     faults += [
         f"thresholds: got {name!r}, wanted one of the axes of the run: {', '.join(axes) or 'none'}"
@@ -158,6 +159,13 @@ def _needs_scoring(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[s
             name, before, value = f"{name}.{fixed[0]}", before.get(fixed[0]), value[fixed[0]]
         cure = "for which the rows have no scores. Start a new run on the inputs"
         yield f"{name}: was {before!r}, is now {value!r}, {cure}"
+
+
+def _changed_files(recorded: Mapping[str, str], settings: FilterSettings) -> Iterator[str]:
+    """Lists and scorers that are no longer those which the stored scores are of."""
+    for path in settings.files():
+        if recorded.get(str(path), "") not in ("", sha256_file(path)):
+            yield f"{path} has changed since the rows were scored with it. Start a new run on the inputs"
 
 
 def _is_bound(section: str, key: str) -> bool:

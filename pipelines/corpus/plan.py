@@ -8,7 +8,7 @@ from typing import Any
 from ... import __version__
 from ...filters.row_text import RowReader
 from ...toolkit.errors import RunError, SettingsError
-from ...toolkit.files import code_fingerprint, sha256_file, sha256_of
+from ...toolkit.files import code_fingerprint, read_json, sha256_file, sha256_of
 from ...toolkit.settings.base import BaseSettings
 from ...toolkit.settings.reading import to_tree
 from ..filter_building import AnyFilter, FilterModel, build_filters
@@ -84,7 +84,7 @@ class Plan:
             "model": {"source": self.model, **to_tree(self.base), "dtype": self._dtype()} if self.model else None,
             "columns": list(self.reader.columns),
             "roles": list(self.reader.roles),
-            "files": {} if self.is_again else self._files(),
+            "files": self._files(),
             "tunewell": __version__,
             "code": code(),
         }
@@ -96,7 +96,12 @@ class Plan:
         return dtype_name(self.base)
 
     def _files(self) -> dict[str, str]:
-        """Hashes of lists, phrases and scorers; of a model's files, which are large, size, time and both ends."""
+        """Hashes of lists, phrases and scorers; of a model's files, which are large, size, time and both ends.
+
+        Those of a run that is decided again are what its scores were made with.
+        """
+        if self.is_again:
+            return dict(read_json(Path(self.sources[0].path) / "summary.json")["made_with"]["files"])
         found = {str(path): sha256_file(path) for path in self.settings.files()}
         model = Path(self.model) if self.model else None
         weights = sorted(path for path in model.iterdir() if path.is_file()) if model and model.is_dir() else []

@@ -200,6 +200,18 @@ def test_a_run_that_has_taken_the_place_of_another_is_decided_on_its_own_rows(tm
         assert records(tmp_path / word, "kept") == [{"text": f"{word} row"}]
 
 
+def test_a_list_that_has_changed_since_the_rows_were_scored_is_told(tmp_path):
+    own = settings(tmp_path)
+    run([write(tmp_path / "a.jsonl", texts(9))], tmp_path / "one", own)
+    run_corpus(plan_again(tmp_path / "one", tmp_path / "two", own), QUIET)
+    (tmp_path / "words.txt").write_text("row")
+    for earlier in ("one", "two"):  # one that was decided again remembers too
+        with pytest.raises(SettingsError, match=r"words\.txt has changed since the rows were scored with it"):
+            plan_again(tmp_path / earlier, tmp_path / "three", own)
+    (tmp_path / "words.txt").write_text("badword")
+    assert run_corpus(plan_again(tmp_path / "two", tmp_path / "three", own), QUIET)["kept"] == 7
+
+
 def test_a_run_that_is_decided_again_allows_as_many_bad_rows_as_before_unless_told(tmp_path):
     rows = write(tmp_path / "a.jsonl", texts(9))
     with rows.open("a") as file:
