@@ -1,5 +1,7 @@
 """The passages of benchmark files that training data must not hold."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from ..toolkit.files import sha256_of
 
 ANSWER_LISTS = ("Correct Answers", "Incorrect Answers")
 "Columns of TruthfulQA that hold several answers, parted by semicolons."
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+")
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class BenchmarkItem:
     """One question, task or document of a benchmark."""
 
     benchmark: str
-    "Names the benchmark: the file without its folder."
+    "Names the benchmark: the file without its folder, or with it where two files have one name."
 
     row: int
     "Number of its row in the file, the first is 1."
@@ -42,8 +45,11 @@ def read_benchmarks(paths: Iterable[str | Path]) -> tuple[BenchmarkItem, ...]:
         DataError: a file that cannot be read or holds no text.
     """
     items: list[BenchmarkItem] = []
-    for path in map(str, paths):
-        found = list(items_of(read_rows(path), Path(path).name))
+    given = list(dict.fromkeys(map(str, paths)))
+    same = Counter(Path(path).name for path in given)
+    for path in given:
+        name = Path(path).name
+        found = list(items_of(read_rows(path), name if same[name] == 1 else path))
         if not found:
             raise DataError(f"{path} holds no text, wanted the questions or documents of a benchmark")
         items += found
@@ -67,7 +73,7 @@ def _passages(key: str, value: Any) -> Iterator[str]:
     if isinstance(value, str):
         for part in value.split(";") if key in ANSWER_LISTS else (value,):
             text = part.strip()
-            if text and ("://" not in text or " " in text):
+            if text and not ADDRESS.fullmatch(text):
                 yield text
     elif isinstance(value, Mapping):
         for inner, one in value.items():

@@ -93,7 +93,7 @@ class Blocklist:
             if not text or text.startswith("#"):
                 continue
             pattern = _read_pattern(text)
-            fault = _fault(pattern, line_of.get(pattern.folded))
+            fault = _fault(pattern, patterns.get(pattern.folded), line_of.get(pattern.folded))
             if fault:
                 faults.append(f"line {number}: got {text!a}, {fault}")
             else:
@@ -300,7 +300,7 @@ def _read_pattern(text: str) -> Pattern:
     return Pattern(text, fold(inner).strip(" "), text.startswith("*"), text.endswith("*"))
 
 
-def _fault(pattern: Pattern, first_line: int | None) -> str | None:
+def _fault(pattern: Pattern, first: Pattern | None, first_line: int | None) -> str | None:
     """Say what is wrong with a pattern, and how to mend it."""
     if not pattern.text.isascii() and any("\ud800" <= char <= "\udfff" for char in pattern.text):
         return "which is not UTF-8 text (bad bytes, or half of a surrogate pair). Save the list as UTF-8"
@@ -310,6 +310,8 @@ def _fault(pattern: Pattern, first_line: int | None) -> str | None:
         return "which holds a NUL character. Remove it"
     if len(pattern.folded) == 1 and pattern.folded.isascii():
         return "a single character, which would match nearly every text. Remove the line, or write a longer pattern"
-    if first_line is not None:
-        return f"which finds the same as line {first_line}. Remove one of them"
-    return None
+    if first is None:
+        return None
+    if (first.is_open_left, first.is_open_right) != (pattern.is_open_left, pattern.is_open_right):
+        return f"the text of line {first_line} with other stars. A list holds each once: give it the stars of both"
+    return f"which finds the same as line {first_line}. Remove one of them"

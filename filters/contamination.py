@@ -1,7 +1,7 @@
 """Texts are dropped that share long word sequences with the items of a benchmark."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -117,18 +117,28 @@ class ContaminationFilter:
         """Find all items of which the text holds an n-gram, those most covered first."""
         shared: dict[int, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))  # item, passage: its places
         places: dict[int, dict[int, int]] = defaultdict(dict)  # item: place in the text, end there
-        words = words_of(text)
-        for at in range(len(words) - self.shortest + 1):
-            for number, place in self._index.get(" ".join(words[at : at + self.shortest]), ()):
-                passage = self._passages[number]
-                if tuple(words[at : at + passage.n]) == passage.words[place : place + passage.n]:
-                    shared[passage.item][number].add(place)
-                    places[passage.item][at] = max(at + passage.n, places[passage.item].get(at, 0))
-        found = [
+        done: set[str] = set()
+        for at, end, ngram, found in self._ngrams_in(words_of(text)):
+            for number, starts in found.items():
+                item = self._passages[number].item
+                places[item][at] = max(end, places[item].get(at, 0))
+                if ngram not in done:
+                    shared[item][number].update(starts)
+            done.add(ngram)
+        overlaps = [
             Overlap(self.items[item], len(starts), self._coverage(shared[item]), min(starts.items()))
             for item, starts in places.items()
         ]
-        return sorted(found, key=lambda overlap: (-overlap.coverage, -overlap.ngrams))
+        return sorted(overlaps, key=lambda overlap: (-overlap.coverage, -overlap.ngrams))
+
+    def _ngrams_in(self, words: Sequence[str]) -> Iterator[tuple[int, int, str, dict[int, list[int]]]]:
+        """Find the n-grams of a text that are a benchmark's: first word, the word after the last, itself, passages."""
+        heads, ngrams = self._index
+        for at in range(len(words) - self.shortest + 1):
+            for n in heads.get(" ".join(words[at : at + self.shortest]), ()):
+                ngram = " ".join(words[at : at + n])
+                if at + n <= len(words) and ngram in ngrams:
+                    yield at, at + n, ngram, ngrams[ngram]
 
     def _coverage(self, shared: dict[int, set[int]]) -> float:
         """Share of the best covered passage."""
@@ -140,7 +150,7 @@ class ContaminationFilter:
         if not found:
             return decide({"ngrams": 0.0, "coverage": 0.0, "items": 0.0}, self.limits)
         most = found[0]
-        ngrams = max(overlap.ngrams for overlap in found)
+        ngrams = len({at for at, _, _, _ in self._ngrams_in(words_of(text))})
         measures = {"ngrams": float(ngrams), "coverage": most.coverage, "items": float(len(found))}
         return decide(measures, self.limits, span=_characters(text, *most.words), matched=most.item.label)
 
@@ -152,13 +162,18 @@ class ContaminationFilter:
         ]
 
     @cached_property
-    def _index(self) -> dict[str, list[tuple[int, int]]]:
-        """By the first words of an n-gram: the passages and places where it begins."""
-        index: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    def _index(self) -> tuple[dict[str, list[int]], dict[str, dict[int, list[int]]]]:
+        """By the first words of n-grams: how long they are. By an n-gram: the passages, and its places in each."""
+        heads: dict[str, list[int]] = defaultdict(list)
+        ngrams: dict[str, dict[int, list[int]]] = defaultdict(dict)
         for number, passage in enumerate(self._passages):
             for place in range(len(passage.words) - passage.n + 1):
-                index[" ".join(passage.words[place : place + self.shortest])].append((number, place))
-        return dict(index)
+                words = passage.words[place : place + passage.n]
+                ngrams[" ".join(words)].setdefault(number, []).append(place)
+                sizes = heads[" ".join(words[: self.shortest])]
+                if passage.n not in sizes:
+                    sizes.append(passage.n)
+        return dict(heads), dict(ngrams)
 
     def __getstate__(self) -> dict[str, object]:
         # Each process makes the index anew, which is quicker than sending it.

@@ -21,6 +21,7 @@ from .characters import (
     JOINERS,
     JOINING_SCRIPTS,
     LATIN,
+    SPACELESS_SCRIPTS,
     TO_CYRILLIC,
     TO_LATIN,
     character_sets,
@@ -30,7 +31,7 @@ from .characters import (
     write_ranges,
 )
 
-VERSION = f"1/unicode-{unicodedata.unidata_version}"
+VERSION = f"2/unicode-{unicodedata.unidata_version}"
 "Changes whenever `fold` gives another result for some text; belongs into the fingerprint of a run."
 
 SIMPLE_BLANKS = "\t\n\v\f\r\xa0"
@@ -171,7 +172,13 @@ def _steps(*, has_astral: bool) -> tuple[Step, ...]:
         Step(re.compile(f"{write(sets.invisible)}+"), lambda match: ""),
         Step(re.compile(f"(?<![{JOINING_SCRIPTS}])[{JOINERS}]+"), lambda match: ""),
         compatibility,
-        Step(re.compile(rf"(?:[^\W_]|{marks})+"), _one_script, needed=re.compile(f"[{GREEK}{CYRILLIC}]")),
+        # Folding case would make a letter of it. Greek letters that carry it have become one with it.
+        Step(re.compile(f"(?<=[0-9{LATIN}{CYRILLIC}])\u0345+"), lambda match: ""),
+        Step(
+            re.compile(rf"(?:[^\W_{SPACELESS_SCRIPTS}]|{marks})+"),
+            _one_script,
+            needed=re.compile(f"[{GREEK}{CYRILLIC}]"),
+        ),
         Step(re.compile(write(sets.growing)), _casefold),
         Step(re.compile(f"{write(sets.folding)}+"), _casefold),
         compatibility,  # folding case can decompose
@@ -204,5 +211,6 @@ def _one_script(match: re.Match[str]) -> str:
     word = match.group()
     if not re.search(f"[{LATIN}]", word):
         return word
-    is_cyrillic = any(ord(char) not in TO_LATIN for char in re.findall(f"[{CYRILLIC}]", word))
+    letters = (char for char in re.findall(f"[{CYRILLIC}]", word) if char.isalpha())  # marks there cross out any letter
+    is_cyrillic = any(ord(char) not in TO_LATIN for char in letters)
     return word.translate(TO_CYRILLIC if is_cyrillic else TO_LATIN)

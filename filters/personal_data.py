@@ -118,19 +118,29 @@ def find_personal_data(
     Returns:
         from left to right, none over another; where two kinds claim the same characters, the one that is surer.
     """
-    plain = one_for_one(text)
-    finders: dict[Kind, Callable[[], list[Span]]] = {  # the surest first
-        "email": lambda: emails(plain),
-        "card": lambda: cards(plain),
-        "ip_address": lambda: ip_addresses(plain),
-        "phone": lambda: phones(plain, regions),
+    left = one_for_one(text)
+    finders: dict[Kind, Callable[[str], list[Span]]] = {  # the surest first
+        "email": emails,
+        "ip_address": ip_addresses,
+        "card": cards,
+        "phone": lambda text: phones(text, regions),
     }
     found: list[PersonalDatum] = []
     for kind, find in finders.items():
-        if kind in kinds:
-            spans = [span for span in find() if not any(span[0] < one.end and one.start < span[1] for one in found)]
+        # Again without what was found: a number hides the one beside it.
+        while kind in kinds and (spans := find(left)):
             found += [PersonalDatum(start, end, kind) for start, end in spans]
+            left = _without(left, spans)
     return sorted(found, key=lambda one: one.start)
+
+
+def _without(text: str, spans: Sequence[Span]) -> str:
+    """Break the text where something was found; every other character keeps its place."""
+    parts, done = [], 0
+    for start, end in sorted(spans):
+        parts += [text[done:start], "\n" * (end - start)]
+        done = end
+    return "".join([*parts, text[done:]])
 
 
 def redact(text: str, *, kinds: Sequence[Kind] = KINDS, regions: Sequence[str] = REGIONS) -> Redacted:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 
@@ -27,6 +28,7 @@ NUMBERING = re.compile(
 )
 
 CARD = re.compile(r"(?<![\w.,+-])\d(?:[ -]?\d){12,18}(?![\w-])(?![.,]\d)")
+CODE = re.compile(r"[ -]\d{2,4}$")
 CARD_GROUPS = ((4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3))
 # Issuers' first digits, and how many digits their numbers have.
 ISSUERS = (
@@ -73,7 +75,13 @@ def ip_addresses(text: str) -> list[Span]:
 
 def cards(text: str) -> list[Span]:
     """Find card numbers: an issuer's prefix and length, grouped as on a card or not at all, with its check digit."""
-    return [match.span() for match in CARD.finditer(text) if _is_card(match.group())]
+    found = []
+    for match in CARD.finditer(text):
+        # Behind the number may stand when it expires, or its check code.
+        ends = [match.end(), *(match.start() + one.start() for one in CODE.finditer(match.group()))]
+        if (end := next((end for end in ends if _is_card(text[match.start() : end])), None)) is not None:
+            found.append((match.start(), end))
+    return found
 
 
 def phones(text: str, regions: Sequence[str]) -> list[Span]:
@@ -81,11 +89,13 @@ def phones(text: str, regions: Sequence[str]) -> list[Span]:
     if not PHONE_HINT.search(text):
         return []
     others = (*IPV4.finditer(text), *CARD.finditer(text), *DECIMAL.finditer(text))
-    taken = [match.span() for match in others if _cannot_be_a_phone(match.group())]
+    is_taken = bytearray(len(text))
+    for start, end in (match.span() for match in others if _cannot_be_a_phone(match.group())):
+        is_taken[start:end] = b"\1" * (end - start)
     found: list[Span] = []
     for start, end in sorted(set(_phone_matches(text, regions)), key=lambda span: (span[0], -span[1])):
-        is_free = all(end <= first or last <= start for first, last in (*taken, *found))
-        if is_free and _looks_like_a_phone(text, start, end):
+        if not any(is_taken[start:end]) and _looks_like_a_phone(text, start, end):
+            is_taken[start:end] = b"\1" * (end - start)
             found.append((start, end))
     return found
 
@@ -103,7 +113,9 @@ def _phone_matches(text: str, regions: Sequence[str]) -> Iterator[Span]:
     import phonenumbers
 
     for region in regions or (None,):
-        for match in phonenumbers.PhoneNumberMatcher(text, region, leniency=phonenumbers.Leniency.VALID):
+        for match in phonenumbers.PhoneNumberMatcher(
+            text, region, leniency=phonenumbers.Leniency.VALID, max_tries=sys.maxsize
+        ):
             # Numbers of firms and help lines are nobody's.
             if phonenumbers.number_type(match.number) not in _shared_types():
                 # "(+44 20 7946 0321)": of a pair of brackets around the number the package takes one.

@@ -11,6 +11,10 @@ COLUMNS = ("text", "messages", "prompt", "completion", "completions", "chosen", 
 "Columns of training rows that hold text or messages."
 
 
+SPOKEN = ("content", "text", "reasoning_content", "thinking")
+"What messages, and the parts that a content may have, hold text in; calls of tools are left alone."
+
+
 @dataclass(frozen=True)
 class RedactedRow:
     """A row without personal data."""
@@ -40,7 +44,7 @@ def redact_row(
             counts.update(one.kind for one in result.found)
             return result.text
         if isinstance(value, Mapping):
-            return {key: hidden(one) if key == "content" else one for key, one in value.items()}
+            return {key: hidden(one) if key in SPOKEN else one for key, one in value.items()}
         return [hidden(one) for one in value] if isinstance(value, (list, tuple)) else value
 
     return RedactedRow({key: hidden(one) if key in COLUMNS else one for key, one in row.items()}, dict(counts))

@@ -100,7 +100,7 @@ class RepetitionFilter:
     "Bound on the share of the paragraphs' characters that lie in paragraphs that stood in the text before."
 
     top_2gram: float = 0.20
-    "Bound on the share of the words' characters that lie in the pair of words that takes most of them."
+    "Bound on the share of the words' characters that lie in the most frequent pair of words."
 
     top_3gram: float = 0.18
     "The same for three words in a row."

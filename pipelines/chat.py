@@ -1,5 +1,6 @@
 """A conversation with a model in the terminal: turns, the window they must fit, and text that streams."""
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..toolkit.model.stack import ModelStack
 
 Write = Callable[[str], None]
+_STAND_INS = {"Zs": " ", "Zl": "\n", "Zp": "\n", "Cf": ""}  # by category
 _SAFE_CONTROLS = "\n\t"
 
 
@@ -152,8 +154,14 @@ class Conversation:
 
 
 def printable(text: str) -> str:
-    """Text without control characters: a model could write escape sequences that a terminal obeys."""
-    return "".join(char for char in text if char.isprintable() or char in _SAFE_CONTROLS)
+    """Text without control characters: a model could write escape sequences that a terminal obeys.
+
+    What only joins or turns letters goes; for all else something stands in its place, so that no new word comes about.
+    """
+    return "".join(
+        char if char.isprintable() or char in _SAFE_CONTROLS else _STAND_INS.get(unicodedata.category(char), "\ufffd")
+        for char in text.replace("\r\n", "\n")
+    )
 
 
 class _Listener(LogitsProcessor):

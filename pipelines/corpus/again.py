@@ -76,6 +76,8 @@ def plan_again(run: Path, out: Path, settings: FilterSettings) -> Plan:
         raise SettingsError(faults, f"the new settings of {run}")
     identity = sha256_file(run / SUMMARY)
     parts = sorted((run / "scores").glob("part-*.parquet"))
+    if len(parts) != (wanted := summary["made_with"]["units"]):
+        raise DataError(f"{run} holds {len(parts)} of its {wanted} parts: something was removed. Run it again")
     sources = [
         Source(
             name=one["file"],
@@ -165,7 +167,10 @@ def _changed_files(recorded: Mapping[str, str], settings: FilterSettings) -> Ite
     """Lists and scorers that are no longer those which the stored scores are of."""
     for path in settings.files():
         if recorded.get(str(path), "") not in ("", sha256_file(path)):
-            yield f"{path} has changed since the rows were scored with it. Start a new run on the inputs"
+            yield (
+                f"{path} has changed since the rows were scored with it. Start a new run on the inputs; a file of "
+                f"phrases with new thresholds alone, restore. {GIVEN}"
+            )
 
 
 def _is_bound(section: str, key: str) -> bool:

@@ -107,8 +107,9 @@ def estimate(plan: Plan, n: int, console: Console, *, workers: int | None = None
     tell_passed_over(plan, console)
     rows, comparing = split_filters(plan.build())
     loaded = time.monotonic()
-    reasons: Counter[tuple[str, str]] = Counter()
-    judged = dropped = n_failed = 0
+    fates: list[tuple[str, str] | None] = []  # filter and reason of each row; None: it would stay
+    groups: list[tuple[str, int]] = []  # rows of one place may be alike, and say less than as many from all over
+    n_failed = 0
     spent = 0.0
     sample = Sample(plan, n, seed)
     with console.bar("judging a sample") as advance:
@@ -116,15 +117,14 @@ def estimate(plan: Plan, n: int, console: Console, *, workers: int | None = None
             start = time.monotonic()
             part, verdicts, failed = judge_batch(rows, batch)
             spent += time.monotonic() - start
-            judged, n_failed = judged + len(part.texts), n_failed + len(failed)
+            n_failed += len(failed)
             sample.first_bad = sample.first_bad or next((f"{one.error}: {one.detail}" for one in failed), "")
             for index in range(len(part.texts)):
                 first = next(((name, one[index]) for name, one in verdicts.items() if not one[index].keep), None)
-                if first is not None:
-                    dropped += 1
-                    reasons[first[0], first[1].reason] += 1
-            advance(judged, n)
-    if not judged:
+                groups.append(("row", len(fates)) if sample.place is None else ("place", sample.place))
+                fates.append(None if first is None else (first[0], first[1].reason))
+            advance(len(fates), n)
+    if not fates:
         names = ", ".join(source.name for source in plan.sources[:3])
         n_bad = sample.unreadable + n_failed
         found = f"{n_bad:,} rows that could not be read, the first {sample.first_bad}" if n_bad else "no rows"
@@ -135,11 +135,12 @@ def estimate(plan: Plan, n: int, console: Console, *, workers: int | None = None
         grows = growth(plan.sources)
         per_row = sample.n_bytes / max(sample.read, 1)
         in_all = round(sum(rows_in(source, grows.get(source.kind, 1.0), per_row) for source in plan.sources))
+    reasons = Counter(fate for fate in fates if fate is not None)
     return Estimate(
-        rows=judged, read=sample.read, unreadable=sample.unreadable + n_failed, begun=tuple(sample.begun),
-        dropped=_share(dropped, judged),
-        by_reason={key: _share(count, judged) for key, count in reasons.most_common()}, rows_in_all=in_all,
-        seconds_to_load=loaded - began, rows_per_second=judged / max(spent, 1e-9),
+        rows=len(fates), read=sample.read, unreadable=sample.unreadable + n_failed, begun=tuple(sample.begun),
+        dropped=_share(fates, groups),
+        by_reason={key: _share(fates, groups, key) for key, _ in reasons.most_common()}, rows_in_all=in_all,
+        seconds_to_load=loaded - began, rows_per_second=len(fates) / max(spent, 1e-9),
         workers=n_workers_for(plan, workers), compares=bool(comparing),
     )  # fmt: skip
 
@@ -161,8 +162,12 @@ def begun_line(names: Sequence[str]) -> str:
     return f"the sample knows only the beginning ({BEGINNING // 10**6} MB in all, unpacked) of {shown}"
 
 
-def _share(count: int, n: int) -> Score:
-    return share_score([1.0] * count + [0.0] * (n - count))
+def _share(
+    fates: Sequence[tuple[str, str] | None], groups: Sequence[tuple[str, int]], reason: tuple[str, str] | None = None
+) -> Score:
+    """The share of rows dropped, for one reason or any, with an interval over the places that they are from."""
+    hits = [float(fate is not None and reason in (None, fate)) for fate in fates]
+    return share_score(hits, groups=None if len(set(groups)) == len(groups) else groups)
 
 
 def _percent(score: Score) -> str:

@@ -198,7 +198,7 @@ def check_unchanged(source: Source) -> None:
         )
 
 
-_WAIT = "Let nothing write to the inputs, or filter a copy, and give the same command again."
+_WAIT = "Let nothing write to the inputs, or filter a copy, and give the same command again with --set-aside."
 
 
 def state_of(path: Path) -> str:

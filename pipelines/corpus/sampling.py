@@ -10,7 +10,7 @@ from .plan import Plan
 from .segments import batch_at, read_segment
 from .units import Segment
 
-PLACES = 40
+PLACES = 100
 "Places of the corpus that a sample is drawn from, evenly spread with a random shift."
 SMALL = 4_000_000
 "A corpus of so many bytes is read whole."
@@ -42,6 +42,8 @@ class Sample:
         unreadable: rows of them that could not be read.
         first_bad: what was wrong with the first of those; empty: there is none.
         begun: names of the packed files of which only the beginning was looked at.
+        place: number of the place that the last batch is from, whose rows may be alike; None: its rows are drawn from
+            all that was read.
     """
 
     plan: Plan
@@ -52,6 +54,8 @@ class Sample:
     unreadable: int = 0
     first_bad: str = ""
     begun: list[str] = field(default_factory=list)
+    place: int | None = None
+    _places_seen: int = 0
     _taken: dict[int, set[int]] = field(default_factory=dict)
     _beginning: int = BEGINNING
 
@@ -116,6 +120,8 @@ class Sample:
             rows = sorted(rng.sample(new, min(share, len(new))))
             taken.update(keys[row] for row in rows)
             quota -= len(rows)
+            self.place = self._places_seen
+            self._places_seen += 1
             yield batch.some(rows)
 
     def _of_stream(self, number: int, places: list[float], quota: int, rng: random.Random) -> Iterator[Batch]:
@@ -139,6 +145,7 @@ class Sample:
             seen += len(batch.texts)
             share = wanted * seen // max(rows, 1) - taken
             taken += share
+            self.place = None
             yield batch.some(sorted(rng.sample(range(len(batch.texts)), share)))
 
     def _count(self, batch: Batch) -> None:

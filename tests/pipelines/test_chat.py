@@ -83,7 +83,10 @@ def test_a_form_can_be_given():
 
 
 def test_escape_sequences_of_a_model_never_reach_the_terminal():
-    assert printable("a\x1b[31mb\x07\r\nc\td\u202e") == "a[31mb\nc\td"
+    assert printable("a\x1b[31mb\x07\r\nc\td\u202e") == "a\ufffd[31mb\ufffd\nc\td"
+    # A guard has judged the text before: what is left out may not make a word of two.
+    assert printable("ki\x1bll ki\xa0ll ki\u2028ll ki\rll") == "ki\ufffdll ki ll ki\nll ki\ufffdll"
+    assert printable("10\xa0km \U0001f469\u200d\U0001f680") == "10 km \U0001f469\U0001f680"
 
 
 def test_say_prints_the_answers_and_json_all_about_them(run, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 
 import datasets
 import pyarrow as pa
@@ -10,9 +11,11 @@ import zstandard
 from corpus_runs import QUIET, settings
 from pyarrow import parquet
 from tunewell.pipelines.corpus import sampling
+from tunewell.pipelines.corpus.again import plan_again
 from tunewell.pipelines.corpus.dry_run import estimate, sample_texts
-from tunewell.pipelines.corpus.runner import make_plan
+from tunewell.pipelines.corpus.runner import make_plan, run_corpus
 from tunewell.pipelines.filter_settings import FilterSettings
+from tunewell.toolkit.errors import DataError
 
 N = 8000
 KINDS = ("a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "one.parquet", "many.parquet", "saved")
@@ -98,3 +101,27 @@ def test_rows_that_cannot_be_read_are_counted_of_all_that_were_read_for_the_samp
     found = estimate(make_plan([str(path)], tmp_path / "out", FilterSettings()), 100, QUIET)
     assert found.rows == 100 and found.unreadable == pytest.approx(found.read / 2, abs=40)
     assert f"100 rows judged of {found.read:,} read for it, {found.unreadable:,} of which" in found.as_text()
+
+
+def test_rows_of_one_place_that_are_alike_widen_the_interval(tmp_path):
+    rng = random.Random(0)
+    good, bad = ([f"row some {word}"] * 90 for word in ("letters", "badword"))
+    covered = 0
+    for trial in range(10):
+        runs = [rng.choice((good, bad)) for _ in range(300)]
+        texts = [text for run in runs for text in run]
+        path = tmp_path / f"{trial}.jsonl"
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        found = estimate(make_plan([str(path)], tmp_path / "out", settings(tmp_path)), 1500, QUIET)
+        covered += found.dropped.low <= sum("badword" in text for text in texts) / len(texts) <= found.dropped.high
+        assert found.dropped.high - found.dropped.low > 0.1
+    assert covered >= 8  # as rows that know nothing of each other, three in ten
+
+
+def test_a_run_of_which_a_part_is_gone_is_not_decided_again(corpus, tmp_path):
+    plan = make_plan([str(corpus / "a.jsonl")], tmp_path / "one", settings(tmp_path), unit_bytes=50_000)
+    run_corpus(plan, QUIET, workers=1)
+    plan_again(tmp_path / "one", tmp_path / "two", settings(tmp_path))
+    max((tmp_path / "one" / "scores").iterdir()).unlink()
+    with pytest.raises(DataError, match=r"of its \d+ parts: something was removed"):
+        plan_again(tmp_path / "one", tmp_path / "two", settings(tmp_path))
