@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..toolkit.data.row_shapes import require_columns
 from ..toolkit.data.rows import read_rows
-from ..toolkit.errors import DataError, SettingsError
+from ..toolkit.errors import DataError, RunError, SettingsError, TunewellError
 from ..toolkit.files import read_json, sha256_file, sha256_of, write_atomic, write_json
 from ..toolkit.settings.base import BaseSettings
 from .console import Console
@@ -63,10 +63,16 @@ def calibrate(
 
     Raises:
         DataError: rows without what is needed, or a target that no threshold reaches.
+        RunError: `out` is there and is no phrase file.
     """
     from ..filters import calibration
     from ..filters.phrase_file import dump_phrases, load_phrases, with_thresholds
 
+    if out.exists():
+        try:
+            load_phrases(out)
+        except (TunewellError, OSError) as error:
+            raise RunError(f"{out} exists and is no phrase file: give another --out, or remove it") from error
     rows = read_rows(sample)
     require_columns(rows, "text", sample)
     labels = None if target == "removal_rate" else _labels(rows, label, sample)

@@ -110,6 +110,6 @@ class FilterSettings:
 
 
 def resource(name: str, folder: str, suffix: str) -> Path:
-    """The file of a bundled list by its name, or the user's own by its path."""
+    """The file of a bundled list by its name, or the user's own by its path; a name with a slash is a path."""
     bundled = FILTERS / folder / f"{name}{suffix}"
-    return bundled if bundled.is_file() else Path(name)
+    return bundled if "/" not in name and bundled.is_file() else Path(name)

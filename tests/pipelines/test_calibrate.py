@@ -67,3 +67,23 @@ def test_faults_of_calibration_say_what_to_do(tmp_path, sample, base, monkeypatc
         assert called.code == 2
         assert message in called.err and "Traceback" not in called.err
     assert not (tmp_path / "phrases.yaml").exists()
+
+
+def test_what_is_no_phrase_file_is_not_overwritten(tmp_path, sample, base, monkeypatch, capsys):
+    before = sample.read_bytes()
+    called = call(
+        monkeypatch,
+        capsys,
+        "calibrate",
+        sample,
+        "--model",
+        base,
+        "--phrases",
+        "world",
+        "--out",
+        sample,
+        "--rate",
+        "0.2",
+    )
+    assert called.code == 2 and "exists and is no phrase file" in called.err
+    assert sample.read_bytes() == before

@@ -196,3 +196,11 @@ def test_a_sample_for_thresholds_is_scored_in_pieces_that_are_shown(monkeypatch,
     assert pieces == [64, 64, 2]
     assert sum(number > found.thresholds["rude"] for number in range(130)) == 13
     assert "scoring a sample for the thresholds: 64 of 130" in capsys.readouterr().err
+
+
+def test_a_list_of_ones_own_that_is_named_like_a_bundled_one_is_read_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "world").write_text("theatre")
+    (own,) = FilterSettings(blocklist="./world").files()
+    (bundled,) = FilterSettings(blocklist="world").files()
+    assert own.read_text() == "theatre" != bundled.read_text()
