@@ -17,11 +17,10 @@ from ...toolkit.settings.reading import to_tree
 from ..filter_building import BUILDERS, AnyFilter, FilterModel
 from ..filter_settings import FilterSettings
 from .batches import NO_OFFSET, Bad, Batch
-from .plan import Plan
+from .plan import SUMMARY, Plan
 from .scores import SPARSE
 from .units import ROWS_AT_ONCE, Segment, Source, Unit
 
-SUMMARY = "summary.json"
 FREE = ("max_matches", "toxicity_threshold", "thresholds", "exact_duplicates", "near_duplicates")
 "Settings that need no new scoring: bounds, and filters that compare texts, which are at hand."
 BOUNDS = {"length": ("low", "high"), "repetition": None}

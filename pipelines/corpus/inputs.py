@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...toolkit.data.dataset_rows import check_one_kind
+from ...toolkit.data.dataset_rows import check_one_kind, is_saved
 from ...toolkit.data.rows import is_hub_id, nearest
 from ...toolkit.errors import DataError, RunError, SettingsError
 from ...toolkit.files import atomic_writer
@@ -22,7 +22,6 @@ SUFFIXES: dict[tuple[str, ...], Kind] = {
 SETTING = re.compile(r"[a-z_.]+=")
 STDIN = "-"
 STDIN_FILE = "stdin.jsonl"
-SAVED = ("state.json", "dataset_dict.json")
 CURES = {
     ".txt": "Where each line is a document, convert it: jq -Rc '{{text: .}}' {path} > {stem}.jsonl",
     ".csv": "Convert it: python -c \"import pandas; pandas.read_csv('{path}').to_json('{stem}.jsonl', "
@@ -102,7 +101,7 @@ def passed_over(inputs: Sequence[str]) -> list[str]:
     found: list[str] = []
     for given in inputs:
         path = Path(given).expanduser()
-        if given == STDIN or not path.is_dir() or _is_saved(path):
+        if given == STDIN or not path.is_dir() or is_saved(path):
             continue
         visible = _visible(path)
         files = [one for one in visible if one.is_file()]
@@ -136,7 +135,7 @@ def _kind_or_none(path: Path) -> Kind | None:
 def _folder(given: str, path: Path, out: Path, split: str) -> Iterator[Source]:
     if out.resolve().is_relative_to(path.resolve()):
         raise DataError(f"the output folder {out} lies in the input folder {given}, so that a second run would read it")
-    if _is_saved(path):
+    if is_saved(path):
         yield _dataset(given, str(path.resolve()), split)
         return
     files = [one for one in _visible(path) if one.is_file()]
@@ -149,10 +148,6 @@ def _folder(given: str, path: Path, out: Path, split: str) -> Iterator[Source]:
         yield _dataset(given, str(path.resolve()), split)
     else:
         raise DataError(f"the folder {given} holds no files, wanted files of rows. Check that it is the one you meant")
-
-
-def _is_saved(path: Path) -> bool:
-    return any((path / name).is_file() for name in SAVED)
 
 
 def _visible(path: Path) -> list[Path]:
@@ -253,7 +248,7 @@ def open_dataset(path: str, split: str) -> Any:
 
     datasets.disable_progress_bars()
     try:
-        if _is_saved(Path(path)):
+        if is_saved(Path(path)):
             loaded = datasets.load_from_disk(path)
             if isinstance(loaded, dict):
                 return loaded[split]

@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 WORK = ".work"
 "Folder of unfinished work inside the output folder."
 UNITS = "units"
+SUMMARY = "summary.json"
+"The last file of a run: where it stands, all else does."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,7 @@ class Plan:
         Those of a run that is decided again are what its scores were made with.
         """
         if self.is_again:
-            return dict(read_json(Path(self.sources[0].path) / "summary.json")["made_with"]["files"])
+            return dict(read_json(Path(self.sources[0].path) / SUMMARY)["made_with"]["files"])
         found = {str(path): sha256_file(path) for path in self.settings.files()}
         model = Path(self.model) if self.model else None
         weights = sorted(path for path in model.iterdir() if path.is_file()) if model and model.is_dir() else []

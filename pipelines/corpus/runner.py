@@ -26,7 +26,7 @@ from .comparing import compare
 from .contamination import CONTAMINATION, write_contamination
 from .engines import Engine, local_engine
 from .inputs import STDIN, find_sources, keep_stdin, passed_over
-from .plan import UNITS, WORK, Plan, check_model, check_same
+from .plan import SUMMARY, UNITS, WORK, Plan, check_model, check_same
 from .progress import progress_bar, tell_passed_over
 from .publishing import KINDS, publish_quarantine
 from .staging import RECORD
@@ -34,7 +34,7 @@ from .summary import Judged, bad_rate_fault, first_part_fault, gather, summarise
 from .units import Unit, cut
 from .worker import Task
 
-SUMMARY, RUN, PLAN, REPORT = "summary.json", "run.json", "plan.json", "report.html"
+RUN, PLAN, REPORT = "run.json", "plan.json", "report.html"
 OUTPUTS = (*KINDS, "scores", CONTAMINATION, SUMMARY, RUN, REPORT, WORK)
 MAX_BAD_RATE = 0.01
 

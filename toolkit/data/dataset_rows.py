@@ -29,10 +29,14 @@ def rows_of_folder(path: Path, split: str, limit: int | None) -> list[Row]:
     files = [entry for entry in path.rglob("*") if entry.is_file()]
     if not files:
         raise DataError(f"the folder {path} holds no files; wanted a data set. Check that it is the folder you meant.")
-    is_saved = any((path / name).exists() for name in SAVED)
-    if not is_saved:
+    if not is_saved(path):
         check_one_kind(path, files)
-    return rows_of_dataset(str(path), split, limit, is_saved=is_saved)
+    return rows_of_dataset(str(path), split, limit, is_saved=is_saved(path))
+
+
+def is_saved(path: Path) -> bool:
+    """Whether `datasets` saved this folder."""
+    return any((path / name).is_file() for name in SAVED)
 
 
 def _says_which(card: Path) -> bool:
